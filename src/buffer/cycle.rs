@@ -1,0 +1,191 @@
+//! The writer thread: collect → tick → apply → settle → commit → reply, for ever.
+//!
+//! Two triggers end a batch (operations, bytes), one optional delay holds it open, and there is one commit
+//! point and one reply point. It waits by deadline, never by sleeping and looking.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::reply::{Replies, WriterPanicked, cause_of};
+use super::shared::{Counters, Shared};
+use super::store::{CommitError, Store};
+use super::{Limits, Message, Submission};
+use crate::error::Error;
+
+pub(super) struct Writer<S: Store> {
+    store: S,
+    receiver: Receiver<Message<S>>,
+    shared: Arc<Shared>,
+    limits: Limits,
+    batch: Vec<Submission<S>>,
+    replies: Replies<S::Reply>,
+    closing: bool,
+}
+
+impl<S: Store> Writer<S> {
+    pub(super) fn new(store: S, receiver: Receiver<Message<S>>, shared: Arc<Shared>, limits: Limits) -> Self {
+        Self { store, receiver, shared, limits, batch: Vec::new(), replies: Replies::new(), closing: false }
+    }
+
+    pub(super) fn run(mut self) {
+        let failure = loop {
+            match catch_unwind(AssertUnwindSafe(|| self.cycle())) {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => break None,
+                Ok(Err(error)) => break Some(error),
+                Err(_panic) => break Some(Error::OutcomeUnknown { source: Arc::new(WriterPanicked) }),
+            }
+        };
+        match failure {
+            None => self.close(),
+            Some(error) => self.fail(error),
+        }
+    }
+
+    /// One batch. `Ok(false)` when everything submitted before the close is done; an error latches.
+    fn cycle(&mut self) -> Result<bool, Error> {
+        self.collect();
+        self.count();
+        self.store.tick(&mut self.replies);
+        let applied = self.apply().and_then(|()| self.store.settle(&mut self.replies));
+        let committed = match applied {
+            Ok(()) => self.store.commit(),
+            Err(error) => Err(CommitError::RolledBack(error)),
+        };
+        match committed {
+            Ok(()) => {
+                let store = &mut self.store;
+                self.replies.deliver(|reply| store.take_back(reply));
+            }
+            Err(CommitError::RolledBack(error)) => self.roll_back(error)?,
+            Err(CommitError::Unknown(error)) => return Err(error),
+        }
+        self.store.maintain()?;
+        Ok(!self.closing)
+    }
+
+    /// Blocks for the first submission or the store's next deadline, then takes what is there.
+    fn collect(&mut self) {
+        let first = match self.store.wait() {
+            None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
+            Some(wait) => match Instant::now().checked_add(wait) {
+                Some(deadline) => self.receiver.recv_deadline(deadline),
+                None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
+            },
+        };
+        let mut bytes = 0;
+        match first {
+            Ok(message) => self.take(message, &mut bytes),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.closing = true,
+        }
+        let delay = self.limits.commit_delay;
+        let hold = (!delay.is_zero() && !self.batch.is_empty()).then(|| Instant::now() + delay);
+        while !self.closing && !self.is_full(bytes) {
+            let next = match hold {
+                None => self.receiver.try_recv().ok(),
+                Some(until) => self.receiver.recv_deadline(until).ok(),
+            };
+            match next {
+                Some(message) => self.take(message, &mut bytes),
+                None => break,
+            }
+        }
+        if self.closing {
+            // Submitted before the close means done before the close: the batch limits give way.
+            while let Ok(message) = self.receiver.try_recv() {
+                self.take(message, &mut bytes);
+            }
+        }
+        let permits = self.batch.iter().map(|submission| submission.permits).sum();
+        self.shared.permits.add_permits(permits);
+    }
+
+    fn take(&mut self, message: Message<S>, bytes: &mut usize) {
+        match message {
+            Message::Submit(submission) => {
+                *bytes += submission.bytes;
+                self.batch.push(submission);
+            }
+            Message::Nudge => self.shared.disarm_nudge(),
+            Message::Close => self.closing = true,
+        }
+    }
+
+    fn is_full(&self, bytes: usize) -> bool {
+        self.batch.len() >= self.limits.batch_ops_max || bytes >= self.limits.batch_bytes_max
+    }
+
+    fn count(&self) {
+        if !self.batch.is_empty() {
+            Counters::add(&self.shared.counters.batches, 1);
+            Counters::add(&self.shared.counters.operations, self.batch.len() as u64);
+        }
+    }
+
+    fn apply(&mut self) -> Result<(), Error> {
+        let mut batch = std::mem::take(&mut self.batch).into_iter();
+        let result = batch.by_ref().try_for_each(|submission| {
+            self.store.apply(submission.op, submission.responder, &mut self.replies)
+        });
+        // Those behind the one that stopped the batch are part of it too.
+        for submission in batch {
+            self.replies.push(submission.responder, Err(Error::Closed));
+        }
+        result
+    }
+
+    /// Certain that nothing happened: say so to everyone in the batch, and go on.
+    fn roll_back(&mut self, error: Error) -> Result<(), Error> {
+        self.store.rollback()?;
+        let error = Error::RolledBack { source: cause_of(&error) };
+        tracing::warn!(%error, operations = self.replies_held(), "batch rolled back");
+        self.replies.deliver_error(&error);
+        Ok(())
+    }
+
+    fn replies_held(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
+    fn close(mut self) {
+        self.store.abandon(&Error::Closed);
+        let result = catch_unwind(AssertUnwindSafe(|| self.store.close()))
+            .unwrap_or_else(|_panic| Err(Error::OutcomeUnknown { source: Arc::new(WriterPanicked) }));
+        if let Err(error) = &result {
+            tracing::error!(%error, "closing the store failed");
+        }
+        self.shared.set_closed(result);
+        self.answer_stragglers(&Error::Closed);
+    }
+
+    /// Latches first, so that nobody can be told "closed" for what was a failure; then answers everyone.
+    fn fail(mut self, error: Error) {
+        tracing::error!(%error, "the engine has failed and refuses all further work until it is reopened");
+        self.shared.latch(&error);
+        let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
+        self.replies.deliver_error(&unknown);
+        for submission in std::mem::take(&mut self.batch) {
+            let _ = submission.responder.send(Err(unknown.clone()));
+        }
+        let failed = self.shared.refusal();
+        // The store may be what panicked: nothing it does from here on may take the thread down.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.store.abandon(&failed)));
+        let _ = catch_unwind(AssertUnwindSafe(|| self.store.let_go()));
+        self.shared.set_closed(Err(failed.clone()));
+        self.answer_stragglers(&failed);
+    }
+
+    /// Those that crossed the end of the engine on their way in. What arrives after this is answered by the
+    /// responder itself, when the channel drops it.
+    fn answer_stragglers(&self, error: &Error) {
+        while let Ok(message) = self.receiver.try_recv() {
+            if let Message::Submit(submission) = message {
+                let _ = submission.responder.send(Err(error.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Group commit: many threads submit, one thread writes.
+//!
+//! ```text
+//!   Buffer::submit ──► bounded channel ──► writer thread (cycle.rs)
+//!        │                                  collect → apply → settle → commit → reply
+//!        └── Pending ◄── Responder ◄────────────────────────────────────────────┘
+//! ```
+//!
+//! This layer knows nothing of orchestrations or of SQL: it drives a [`Store`]. Two stores keep it honest,
+//! the orchestration engine (`provider/`) and the embedder's [`Writer`](crate::Writer).
+//!
+//! Invariants:
+//! - nobody hears of anything before the commit that holds it;
+//! - every submission is answered exactly once, whatever happens to the writer;
+//! - what is in the buffer is bounded: a permit is held for every waiting operation, more for a large one.
+//!
+//! Rejected: one channel per caller (no arrival order across callers); `tokio::sync::mpsc` (its sync side
+//! cannot wait until a deadline, and the writer has timers to keep).
+
+mod cycle;
+mod reply;
+mod shared;
+mod store;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+use tokio::sync::TryAcquireError;
+
+pub(crate) use reply::{Pending, Replies, Responder};
+pub(crate) use shared::Counters;
+use shared::Shared;
+pub use shared::Stats;
+pub(crate) use store::{CommitError, Store};
+
+use crate::error::Error;
+use crate::options::Options;
+
+/// An operation takes one permit for every so many bytes it carries, so the buffer is bounded in bytes too.
+const PERMIT_BYTES: usize = 4096;
+
+/// Room in the channel for what needs no permit: one nudge, one close.
+const CONTROL_MESSAGES: usize = 2;
+
+pub(crate) enum Message<S: Store> {
+    Submit(Submission<S>),
+    /// Look at the store again: something changed beside the channel.
+    Nudge,
+    Close,
+}
+
+pub(crate) struct Submission<S: Store> {
+    op: S::Op,
+    bytes: usize,
+    permits: usize,
+    responder: Responder<S::Reply>,
+}
+
+/// The submitting side. Cheap to clone; the writer thread ends with [`Buffer::close`].
+pub(crate) struct Buffer<S: Store> {
+    sender: Sender<Message<S>>,
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
+    permits_max: usize,
+}
+
+impl<S: Store> Clone for Buffer<S> {
+    fn clone(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            shared: Arc::clone(&self.shared),
+            thread: Arc::clone(&self.thread),
+            permits_max: self.permits_max,
+        }
+    }
+}
+
+/// What the writer thread is told once, when it starts.
+pub(crate) struct Limits {
+    pub(crate) batch_ops_max: usize,
+    pub(crate) batch_bytes_max: usize,
+    pub(crate) commit_delay: Duration,
+}
+
+impl<S: Store> Buffer<S> {
+    /// Starts the writer thread over `store`. `name` is what debuggers and `top -H` show.
+    pub(crate) fn start(
+        name: &str,
+        options: &Options,
+        counters: Arc<Counters>,
+        store: S,
+    ) -> Result<Self, Error> {
+        let permits_max = options.buffer_ops_max;
+        let (sender, receiver) = bounded(permits_max + CONTROL_MESSAGES);
+        let shared = Arc::new(Shared::new(permits_max, counters));
+        let limits = Limits {
+            batch_ops_max: options.batch_ops_max,
+            batch_bytes_max: options.batch_bytes_max,
+            commit_delay: options.commit_delay,
+        };
+        let writer = cycle::Writer::new(store, receiver, Arc::clone(&shared), limits);
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(move || writer.run())
+            .map_err(|source| Error::io("starting the writer thread", source))?;
+        Ok(Self { sender, shared, thread: Arc::new(Mutex::new(Some(thread))), permits_max })
+    }
+
+    /// Submits, waiting without blocking the executor while the buffer is full. Dropping the future before
+    /// it is ready submits nothing; dropping the [`Pending`] it gives cancels nothing.
+    pub(crate) async fn submit(&self, op: S::Op, bytes: usize) -> Result<Pending<S::Reply>, Error> {
+        let permits = self.permits_for(bytes);
+        match self.shared.permits.try_acquire_many(permits) {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::Closed) => return Err(self.shared.refusal()),
+            Err(TryAcquireError::NoPermits) => match self.shared.permits.acquire_many(permits).await {
+                Ok(permit) => permit.forget(),
+                Err(_closed) => return Err(self.shared.refusal()),
+            },
+        }
+        self.send(op, bytes, permits)
+    }
+
+    /// Submits, blocking the calling thread while the buffer is full.
+    pub(crate) fn submit_blocking(&self, op: S::Op, bytes: usize) -> Result<Pending<S::Reply>, Error> {
+        pollster::block_on(self.submit(op, bytes))
+    }
+
+    /// Submits only if there is room right now.
+    pub(crate) fn try_submit(&self, op: S::Op, bytes: usize) -> Result<Pending<S::Reply>, Error> {
+        let permits = self.permits_for(bytes);
+        match self.shared.permits.try_acquire_many(permits) {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::Closed) => return Err(self.shared.refusal()),
+            Err(TryAcquireError::NoPermits) => return Err(Error::Full),
+        }
+        self.send(op, bytes, permits)
+    }
+
+    fn send(&self, op: S::Op, bytes: usize, permits: u32) -> Result<Pending<S::Reply>, Error> {
+        let (responder, pending) = reply::pair(&self.shared);
+        let submission = Submission { op, bytes, permits: permits as usize, responder };
+        // The permit is the room: this never waits. It fails only when the writer is gone, in which case
+        // the responder inside the message answers.
+        let _ = self.sender.send(Message::Submit(submission));
+        Ok(pending)
+    }
+
+    /// No operation may take more permits than there are, or it would wait for ever.
+    fn permits_for(&self, bytes: usize) -> u32 {
+        let permits = (1 + bytes / PERMIT_BYTES).min(self.permits_max);
+        u32::try_from(permits).unwrap_or(u32::MAX)
+    }
+
+    /// Makes the writer look at its store again. Never waits; many nudges count as one.
+    pub(crate) fn nudge(&self) {
+        if self.shared.arm_nudge()
+            && let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Nudge)
+        {
+            // As many messages wait as fit: the writer is about to look anyway.
+            self.shared.disarm_nudge();
+        }
+    }
+
+    /// Completes what was submitted, then stops the writer and closes its store. Blocks until that is
+    /// done, whoever asked first. A second close answers as the first did.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        if self.shared.begin_close() {
+            let _ = self.sender.send(Message::Close);
+        }
+        let mut thread = self.thread.lock();
+        if let Some(handle) = thread.take()
+            && handle.thread().id() != thread::current().id()
+        {
+            // The loop catches every panic of its store; there is nothing left to learn from the join.
+            let _ = handle.join();
+        }
+        drop(thread);
+        self.shared.closing_result()
+    }
+
+    /// The failure that latched, or that the engine is closed; `None` while it takes work.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.shared.is_stopped().then(|| self.shared.refusal())
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.shared.counters.read()
+    }
+}

@@ -1,0 +1,139 @@
+//! Answers: the two ends of one submission's reply, and the list a batch holds back until its commit.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use super::shared::Shared;
+use crate::error::{Cause, Error};
+
+/// The writer's end. Dropping it unanswered is itself an answer: the caller never hangs.
+pub(crate) struct Responder<R> {
+    sender: Option<oneshot::Sender<Result<R, Error>>>,
+}
+
+impl<R> Responder<R> {
+    /// Answers. Gives the reply back if nobody is there to hear it.
+    pub(crate) fn send(mut self, result: Result<R, Error>) -> Result<(), Option<R>> {
+        match self.sender.take() {
+            Some(sender) => sender.send(result).map_err(Result::ok),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the caller has dropped its end.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+impl<R> Drop for Responder<R> {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            // A panic that unwinds through the writer drops the responder of the operation it was in
+            // before anything can latch; say so here rather than let the caller read "closed".
+            let error = if thread::panicking() {
+                Error::OutcomeUnknown { source: Arc::new(WriterPanicked) }
+            } else {
+                Error::Closed
+            };
+            let _ = sender.send(Err(error));
+        }
+    }
+}
+
+/// The caller's end: a future, or a blocking [`Pending::wait`]. Dropping it cancels nothing.
+#[derive(Debug)]
+pub(crate) struct Pending<R> {
+    receiver: oneshot::Receiver<Result<R, Error>>,
+    shared: Arc<Shared>,
+}
+
+impl<R> Pending<R> {
+    /// Blocks the calling thread until the answer is there.
+    pub(crate) fn wait(self) -> Result<R, Error> {
+        pollster::block_on(self)
+    }
+}
+
+impl<R> Future for Pending<R> {
+    type Output = Result<R, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match ready!(Pin::new(&mut self.receiver).poll(cx)) {
+            Ok(answer) => answer,
+            Err(_gone) => Err(Error::Closed),
+        };
+        // "Closed" for a submission that crossed a failure on its way: name the failure instead.
+        Poll::Ready(match answer {
+            Err(Error::Closed) => Err(self.shared.refusal()),
+            other => other,
+        })
+    }
+}
+
+pub(super) fn pair<R>(shared: &Arc<Shared>) -> (Responder<R>, Pending<R>) {
+    let (sender, receiver) = oneshot::channel();
+    (Responder { sender: Some(sender) }, Pending { receiver, shared: Arc::clone(shared) })
+}
+
+/// The answers of one batch, held back until its commit.
+pub(crate) struct Replies<R> {
+    held: Vec<(Responder<R>, Result<R, Error>)>,
+}
+
+impl<R> Replies<R> {
+    pub(super) fn new() -> Self {
+        Self { held: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, responder: Responder<R>, result: Result<R, Error>) {
+        self.held.push((responder, result));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Answers everybody in order; `undelivered` gets each reply whose caller is gone.
+    pub(super) fn deliver(&mut self, mut undelivered: impl FnMut(R)) {
+        for (responder, result) in self.held.drain(..) {
+            if let Err(Some(reply)) = responder.send(result) {
+                undelivered(reply);
+            }
+        }
+    }
+
+    /// Answers everybody with the same error, whatever their own result was going to be.
+    pub(super) fn deliver_error(&mut self, error: &Error) {
+        for (responder, _overwritten) in self.held.drain(..) {
+            let _ = responder.send(Err(error.clone()));
+        }
+    }
+}
+
+/// The cause behind an engine that failed because its writer thread panicked.
+#[derive(Debug)]
+pub(super) struct WriterPanicked;
+
+impl std::fmt::Display for WriterPanicked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the writer thread panicked (this is a bug in forebay; the panic message is on stderr)")
+    }
+}
+
+impl std::error::Error for WriterPanicked {}
+
+/// The cause inside an error, for handing on in another one.
+pub(super) fn cause_of(error: &Error) -> Cause {
+    match error {
+        Error::OutcomeUnknown { source } | Error::Failed { source } | Error::RolledBack { source } => {
+            Arc::clone(source)
+        }
+        other => Arc::new(other.clone()),
+    }
+}

@@ -1,0 +1,68 @@
+//! The seam between group commit and what is being committed.
+//!
+//! The writer thread is the only caller, so a store needs no locks. Failure is injected here in tests.
+
+use super::reply::{Replies, Responder};
+use crate::error::Error;
+
+/// Why a commit did not happen, or may not have.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// Nothing of the batch is in the file, for certain. The engine goes on after [`Store::rollback`].
+    RolledBack(Error),
+    /// Nobody can tell. The engine latches.
+    Unknown(Error),
+}
+
+/// What the writer thread drives: one transaction per batch, opened only if something writes.
+///
+/// A cycle is `tick`, `apply` for every operation in arrival order, `settle`, `commit`. An error from
+/// `apply` or `settle` means that the batch as a whole cannot be written; an operation that fails on its
+/// own says so through its responder and leaves no trace.
+pub(crate) trait Store: Send + 'static {
+    /// What callers submit.
+    type Op: Send + 'static;
+    /// What they hear.
+    type Reply: Send + 'static;
+
+    /// Brings everything that depends on time up to now.
+    fn tick(&mut self, out: &mut Replies<Self::Reply>);
+
+    /// Applies one operation. The responder is pushed to `out` with its result, or kept for a later cycle.
+    ///
+    /// IMPORTANT: on `Err` the responder must be in `out` as well (with any result: the buffer overwrites
+    /// it), or its caller would hear "closed" instead of what happened.
+    fn apply(
+        &mut self,
+        op: Self::Op,
+        responder: Responder<Self::Reply>,
+        out: &mut Replies<Self::Reply>,
+    ) -> Result<(), Error>;
+
+    /// Runs after the last operation of a batch and before its commit.
+    fn settle(&mut self, out: &mut Replies<Self::Reply>) -> Result<(), Error>;
+
+    /// Makes the batch durable; succeeds at once if nothing was written.
+    fn commit(&mut self) -> Result<(), CommitError>;
+
+    /// Undoes the batch, in the file and in memory. An error means that this is not certain.
+    fn rollback(&mut self) -> Result<(), Error>;
+
+    /// A reply whose caller is gone.
+    fn take_back(&mut self, reply: Self::Reply);
+
+    /// Upkeep between batches: the checkpoint. An error latches the engine.
+    fn maintain(&mut self) -> Result<(), Error>;
+
+    /// How long the writer may wait for a submission before it must `tick` again; `None` for ever.
+    fn wait(&self) -> Option<std::time::Duration>;
+
+    /// The engine has latched or closed: answers everyone the store still holds.
+    fn abandon(&mut self, error: &Error);
+
+    /// The last call on a store that has not failed: leaves the file as small and as plain as possible.
+    fn close(&mut self) -> Result<(), Error>;
+
+    /// The last call on a store that has failed: lets go of the file without touching it.
+    fn let_go(&mut self);
+}

@@ -1,0 +1,212 @@
+//! The operations that are short: enqueue, abandon, renew, activities. Turns are in turn.rs.
+
+use std::sync::Arc;
+
+use super::op::{Abandon, NewMessage, NewWork, Op, Renew, Reply, Visible};
+use super::queued::{MessageRow, WorkRow};
+use super::{Engine, Stop, TurnLease};
+use crate::clock::duration_ms;
+use crate::error::Error;
+use crate::queue::{LeaseNo, Message, Schedule, WorkEntry, WorkId};
+use crate::sqlite::Sync;
+
+/// The one thing to say about a token that names no lease of this engine.
+pub(crate) fn invalid_token() -> Error {
+    Error::refused("Invalid lock token: unknown, expired, already used, or from before a restart")
+}
+
+fn unknown_work_lease() -> Stop {
+    Stop::Refused(Error::refused(
+        "Invalid lock token: the activity was cancelled, its lock expired, or it was acknowledged before",
+    ))
+}
+
+impl Engine {
+    /// Everything but a fetch, which may have to wait.
+    pub(super) fn execute(&mut self, op: Op) -> Result<Reply, Stop> {
+        match op {
+            Op::FetchTurn(_) | Op::FetchWork(_) => Err(Stop::Refused(Error::refused("a fetch is parked"))),
+            Op::AckTurn(ack) => self.ack_turn(*ack),
+            Op::AbandonTurn(abandon) => self.abandon_turn(&abandon),
+            Op::RenewTurn(Renew { lease, extend_for }) => {
+                let deadline = self.now.monotonic.saturating_add(extend_for);
+                let renewed = self.turn_leases.renew(lease, deadline);
+                if renewed { Ok(Reply::Done) } else { Err(Stop::Refused(invalid_token())) }
+            }
+            Op::AckWork { lease, completion } => self.ack_work(lease, completion),
+            Op::AbandonWork(abandon) => self.abandon_work(&abandon),
+            Op::RenewWork(renew) => self.renew_work(&renew),
+            Op::RenewSessions { owners, extend_for, idle_timeout } => {
+                Ok(Reply::Count(self.work.renew_sessions(&owners, extend_for, idle_timeout, self.now)))
+            }
+            Op::SweepSessions => Ok(Reply::Count(self.work.sweep_sessions())),
+            Op::EnqueueMessage(message) => {
+                self.enqueue_message(message);
+                Ok(Reply::Done)
+            }
+            Op::EnqueueWork(work) => {
+                self.enqueue_work(work);
+                Ok(Reply::Done)
+            }
+            Op::AppendHistory { instance, execution, runs } => {
+                self.append_history(&instance, execution, &runs)
+            }
+            Op::Delete { ids, force } => self.delete(&ids, force).map(Reply::Deleted),
+            Op::DeleteBulk(filter) => self.delete_bulk(&filter).map(Reply::Deleted),
+            Op::Prune { id, options } => self.prune(&id, &options).map(Reply::Pruned),
+            Op::PruneBulk { filter, options } => self.prune_bulk(&filter, &options).map(Reply::Pruned),
+            Op::QueueDepths => Ok(Reply::Depths(self.queue_depths())),
+            Op::Read(read) => {
+                // Sees the batch so far, as a read on a second connection would see what was acknowledged:
+                // what is staged has to be in the tables first.
+                self.flush().map_err(Stop::Batch)?;
+                read(self.connection.connection());
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    pub(super) fn enqueue_message(&mut self, message: NewMessage) {
+        let NewMessage { instance, kind, visible, record, item } = message;
+        let visible_at_ms = match visible {
+            Visible::Now => self.now.wall_ms,
+            Visible::After(delay) => self.now.wall_ms.saturating_add(duration_ms(delay)),
+            Visible::AtMs(at_ms) => at_ms,
+        };
+        let id = self.next_message;
+        self.next_message += 1;
+        let no = self.turns.instance(&instance);
+        // What is due later would only sit in memory meanwhile.
+        let due = visible_at_ms <= self.now.wall_ms;
+        let body = if due { self.bodies.keep(item, record.len()) } else { None };
+        if let Some(id_shared) = self.turns.id(no) {
+            let row = MessageRow { instance: Arc::clone(id_shared), kind, record };
+            self.message_changes.insert(id, row, Schedule { visible_at_ms, attempt: 0 });
+        }
+        self.turns.push(no, id, Message { visible_at_ms, attempt: 0, kind, body }, self.now);
+    }
+
+    pub(super) fn enqueue_work(&mut self, work: NewWork) {
+        let NewWork { instance, execution, activity, session, tag, record, item } = work;
+        let id = self.next_work;
+        self.next_work += 1;
+        let schedule = Schedule { visible_at_ms: self.now.wall_ms, attempt: 0 };
+        let body = self.bodies.keep(item, record.len());
+        let instance: Arc<str> = instance.into();
+        let (session, tag): (Option<Arc<str>>, Option<Arc<str>>) =
+            (session.map(Arc::from), tag.map(Arc::from));
+        let row = WorkRow {
+            instance: Arc::clone(&instance),
+            execution,
+            activity,
+            session: session.clone(),
+            tag: tag.clone(),
+            record,
+        };
+        self.work_changes.insert(id, row, schedule);
+        let item = WorkEntry { instance, execution, activity, session, tag, schedule, lease: None, body };
+        self.work.push(id, item, self.now);
+    }
+
+    fn abandon_turn(&mut self, abandon: &Abandon) -> Result<Reply, Stop> {
+        let Some((deadline, lease)) = self.turn_leases.end(abandon.lease) else {
+            return Err(Stop::Refused(invalid_token()));
+        };
+        self.remember_ended_turn(abandon.lease, deadline, &lease);
+        let visible_at_ms = abandon.delay.map(|delay| self.now.wall_ms.saturating_add(duration_ms(delay)));
+        self.put_back_turn(abandon.lease, lease, visible_at_ms, abandon.ignore_attempt);
+        Ok(Reply::Done)
+    }
+
+    /// Makes the messages of a lease that has ended available again, as they were but for what is asked.
+    pub(super) fn put_back_turn(
+        &mut self,
+        no: LeaseNo,
+        lease: TurnLease,
+        visible_at_ms: Option<u64>,
+        ignore_attempt: bool,
+    ) {
+        if self.turns.lease_of(lease.instance) == Some(no) {
+            self.turns.release(lease.instance);
+        }
+        for (id, mut message) in lease.messages {
+            if ignore_attempt {
+                message.attempt = message.attempt.saturating_sub(1);
+            }
+            if let Some(visible_at_ms) = visible_at_ms {
+                message.visible_at_ms = visible_at_ms;
+            }
+            let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt: message.attempt };
+            match (visible_at_ms, ignore_attempt) {
+                (Some(_), _) => self.message_changes.reschedule(id, schedule),
+                (None, true) => self.message_changes.set_attempt(id, schedule),
+                (None, false) => {}
+            }
+            self.turns.push(lease.instance, id, message, self.now);
+        }
+    }
+
+    fn ack_work(&mut self, lease: LeaseNo, completion: Option<NewMessage>) -> Result<Reply, Stop> {
+        let (deadline, id) = self.work_leases.end(lease).ok_or_else(unknown_work_lease)?;
+        self.undo.ended_work.push((lease, deadline, id));
+        self.work.touch_session(id, self.now);
+        self.work.remove(id);
+        self.work_changes.delete(id);
+        if let Some(completion) = completion {
+            self.enqueue_message(completion);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn abandon_work(&mut self, abandon: &Abandon) -> Result<Reply, Stop> {
+        let (deadline, id) = self.work_leases.end(abandon.lease).ok_or_else(unknown_work_lease)?;
+        self.undo.ended_work.push((abandon.lease, deadline, id));
+        let visible_at_ms = abandon.delay.map(|delay| self.now.wall_ms.saturating_add(duration_ms(delay)));
+        self.release_work(id, visible_at_ms, abandon.ignore_attempt);
+        Ok(Reply::Done)
+    }
+
+    /// Makes an activity whose lease has ended available again, as it was but for what is asked.
+    pub(super) fn release_work(&mut self, id: WorkId, visible_at_ms: Option<u64>, ignore_attempt: bool) {
+        let Some(schedule) = self.work.release(id, visible_at_ms, ignore_attempt, self.now) else { return };
+        match (visible_at_ms, ignore_attempt) {
+            (Some(_), _) => self.work_changes.reschedule(id, schedule),
+            (None, true) => self.work_changes.set_attempt(id, schedule),
+            (None, false) => {}
+        }
+    }
+
+    fn renew_work(&mut self, renew: &Renew) -> Result<Reply, Stop> {
+        let id = *self.work_leases.get(renew.lease).ok_or_else(unknown_work_lease)?;
+        self.work_leases.renew(renew.lease, self.now.monotonic.saturating_add(renew.extend_for));
+        self.work.touch_session(id, self.now);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn remember_ended_turn(
+        &mut self,
+        no: LeaseNo,
+        deadline: std::time::Duration,
+        lease: &TurnLease,
+    ) {
+        if let Some(id) = self.turns.id(lease.instance) {
+            let messages = lease.messages.keys().copied().collect();
+            self.undo.ended_turns.push((no, deadline, Arc::clone(id), messages));
+        }
+    }
+
+    /// Opens the batch's transaction for rows that everything acknowledged depends on.
+    pub(super) fn begin(&mut self) -> Result<&rusqlite::Connection, Stop> {
+        self.connection.begin(Sync::AsPromised).map_err(Stop::Batch)?;
+        Ok(self.connection.connection())
+    }
+
+    fn queue_depths(&self) -> duroxide::providers::QueueDepths {
+        duroxide::providers::QueueDepths {
+            orchestrator_queue: self.turns.len(),
+            worker_queue: self.work.unleased(),
+            // Timers wait in the orchestrator queue.
+            timer_queue: 0,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Matching parked fetches with ready work: exactly as many fetches are woken as there is work for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::op::{FetchTurn, FetchWork, GrantBody, Reply, TurnGrant, WorkGrant};
+use super::queued::{self, MessageRow};
+use super::returns::{LeaseGuard, Return};
+use super::rows::{self, SqlResult};
+use super::{Engine, TurnFetch, TurnLease, WorkFetch};
+use crate::buffer::{Replies, Responder};
+use crate::error::Error;
+use crate::queue::{FetchNo, InstanceNo, LeaseNo, Message, MessageId, Schedule, WorkId};
+
+impl Engine {
+    pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
+        // A future dropped before its fetch got here has been on the list of returns already.
+        if responder.is_abandoned() {
+            return;
+        }
+        let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
+        let parked = TurnFetch { lock_timeout: fetch.lock_timeout, filter: fetch.filter, responder };
+        self.parked_turns.park(fetch.no, deadline, parked);
+    }
+
+    pub(super) fn park_work(&mut self, fetch: FetchWork, responder: Responder<Reply>) {
+        if responder.is_abandoned() {
+            return;
+        }
+        let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
+        let FetchWork { lock_timeout, session, tags, .. } = fetch;
+        self.parked_work.park(fetch.no, deadline, WorkFetch { lock_timeout, session, tags, responder });
+    }
+
+    pub(super) fn match_turns(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
+        if self.parked_turns.is_empty() || !self.turns.has_candidates() {
+            return Ok(());
+        }
+        self.classify()?;
+        let mut walked = None;
+        while self.turns.has_candidates()
+            && let Some((no, fetch)) = self.parked_turns.next_after(walked)
+        {
+            walked = Some(no);
+            if fetch.responder.is_abandoned() {
+                self.parked_turns.take(no);
+                continue;
+            }
+            let picked = match &fetch.filter {
+                None => self.turns.pick(|_| true),
+                // Supporting nothing means nothing, not even what is pinned to nothing.
+                Some(filter) if filter.supported_duroxide_versions.is_empty() => None,
+                Some(filter) => {
+                    self.turns.pick(|pinned| pinned.is_none_or(|pinned| filter.is_compatible(pinned)))
+                }
+            };
+            if let Some(instance) = picked {
+                self.grant_turn(no, instance, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the rows of every instance with messages whose rows are unknown, and drops queued events
+    /// that came before their instance started.
+    fn classify(&mut self) -> Result<(), Error> {
+        while let Some(no) = self.turns.next_unread() {
+            self.standing(no)?;
+        }
+        while let Some((instance, messages)) = self.turns.take_orphans() {
+            tracing::warn!(
+                %instance,
+                messages = messages.len(),
+                "dropping queued events for an instance that has not started"
+            );
+            for id in messages {
+                self.message_changes.delete(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn grant_turn(
+        &mut self,
+        fetch: FetchNo,
+        instance: InstanceNo,
+        out: &mut Replies<Reply>,
+    ) -> Result<(), Error> {
+        let Some(fetch) = self.parked_turns.take(fetch) else { return Ok(()) };
+        let lease = self.new_lease();
+        let mut messages = self.turns.lease(instance, lease);
+        let grant = self.turn_grant(instance, lease, &mut messages)?;
+        self.undo.granted_turns.push(lease);
+        let deadline = self.now.monotonic.saturating_add(fetch.lock_timeout);
+        self.turn_leases.grant(lease, deadline, TurnLease { instance, messages });
+        out.push(fetch.responder, Ok(Reply::Turn(Some(Box::new(grant)))));
+        Ok(())
+    }
+
+    fn turn_grant(
+        &mut self,
+        instance: InstanceNo,
+        lease: LeaseNo,
+        messages: &mut std::collections::BTreeMap<MessageId, Message>,
+    ) -> Result<TurnGrant, Error> {
+        let mut attempt = 0;
+        let mut bodies = Vec::with_capacity(messages.len());
+        for (id, message) in messages {
+            message.attempt = message.attempt.saturating_add(1);
+            attempt = attempt.max(message.attempt);
+            let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt: message.attempt };
+            bodies.push(self.message_body(*id, message)?);
+            self.message_changes.set_attempt(*id, schedule);
+        }
+        let row = self.standing(instance)?;
+        let connection = self.connection.connection();
+        let (history, kv) = match &row {
+            None => (Vec::new(), HashMap::new()),
+            Some(row) => {
+                (rows::history(connection, row.key, row.execution)?, rows::kv_base(connection, row.key)?)
+            }
+        };
+        let execution = row.as_ref().map_or(duroxide::INITIAL_EXECUTION_ID, |row| row.execution);
+        let (name, version) = row.map_or((None, None), |row| (row.name, row.version));
+        Ok(TurnGrant {
+            instance: self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from("")),
+            name,
+            version,
+            execution,
+            history,
+            messages: bodies,
+            kv,
+            attempt,
+            guard: LeaseGuard::new(Return::Turn(lease), Arc::clone(&self.returns)),
+        })
+    }
+
+    /// The item itself if memory still has it, or else its record: staged in this batch or in its row.
+    fn message_body(&self, id: MessageId, message: &mut Message) -> SqlResult<GrantBody> {
+        if let Some(body) = message.body.take() {
+            return Ok(GrantBody::Item(body.into_item()));
+        }
+        let staged = self.message_changes.inserted(id).map(|row: &MessageRow| row.record.clone());
+        let record = match staged {
+            Some(record) => record,
+            None => queued::message_record(self.connection.connection(), id)?,
+        };
+        Ok(GrantBody::Record { row: id, record })
+    }
+
+    pub(super) fn match_work(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
+        let mut walked = None;
+        while self.work.has_ready()
+            && let Some((no, fetch)) = self.parked_work.next_after(walked)
+        {
+            walked = Some(no);
+            if fetch.responder.is_abandoned() {
+                self.parked_work.take(no);
+                continue;
+            }
+            let owner = fetch.session.as_ref().map(|(owner, _)| owner);
+            if let Some(id) = self.work.pick(owner, &fetch.tags) {
+                self.grant_work(no, id, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn grant_work(&mut self, fetch: FetchNo, id: WorkId, out: &mut Replies<Reply>) -> Result<(), Error> {
+        let Some(fetch) = self.parked_work.take(fetch) else { return Ok(()) };
+        let lease = self.new_lease();
+        let session = fetch
+            .session
+            .as_ref()
+            .map(|(owner, lock_timeout)| (owner, self.now.monotonic.saturating_add(*lock_timeout)));
+        let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
+        let body = match body {
+            Some(body) => GrantBody::Item(body.into_item()),
+            None => {
+                let staged = self.work_changes.inserted(id).map(|row| row.record.clone());
+                let record = match staged {
+                    Some(record) => record,
+                    None => queued::work_record(self.connection.connection(), id)?,
+                };
+                GrantBody::Record { row: id, record }
+            }
+        };
+        self.work_changes.set_attempt(id, schedule);
+        self.undo.granted_work.push(lease);
+        self.work_leases.grant(lease, self.now.monotonic.saturating_add(fetch.lock_timeout), id);
+        let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.returns));
+        let grant = WorkGrant { body, attempt: schedule.attempt, guard };
+        out.push(fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
+        Ok(())
+    }
+
+    fn new_lease(&mut self) -> LeaseNo {
+        let lease = self.next_lease;
+        self.next_lease += 1;
+        lease
+    }
+}

@@ -1,0 +1,192 @@
+//! What callers submit to the engine and what they hear. Encoded on the caller's thread, so the writer only
+//! moves bytes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duroxide::providers::{
+    DeleteInstanceResult, DispatcherCapabilityFilter, InstanceFilter, KvEntry, PruneOptions, PruneResult,
+    QueueDepths, TagFilter, WorkItem,
+};
+use rusqlite::Connection;
+use semver::Version;
+
+use super::returns::LeaseGuard;
+use crate::queue::{FetchNo, LeaseNo, MessageKind};
+
+/// One operation, in the order in which it reaches the writer.
+pub(crate) enum Op {
+    FetchTurn(FetchTurn),
+    AckTurn(Box<TurnAck>),
+    AbandonTurn(Abandon),
+    RenewTurn(Renew),
+    FetchWork(FetchWork),
+    AckWork {
+        lease: LeaseNo,
+        completion: Option<NewMessage>,
+    },
+    AbandonWork(Abandon),
+    RenewWork(Renew),
+    RenewSessions {
+        owners: Vec<String>,
+        extend_for: Duration,
+        idle_timeout: Duration,
+    },
+    SweepSessions,
+    EnqueueMessage(NewMessage),
+    EnqueueWork(NewWork),
+    AppendHistory {
+        instance: String,
+        execution: u64,
+        runs: Vec<Run>,
+    },
+    Delete {
+        ids: Vec<String>,
+        force: bool,
+    },
+    DeleteBulk(InstanceFilter),
+    Prune {
+        id: String,
+        options: PruneOptions,
+    },
+    PruneBulk {
+        filter: InstanceFilter,
+        options: PruneOptions,
+    },
+    QueueDepths,
+    /// A read in memory mode, where there is no second connection. It answers through its own closure.
+    Read(Box<dyn FnOnce(&Connection) + Send>),
+}
+
+/// The answer to an operation; which one belongs to which is fixed by the engine.
+pub(crate) enum Reply {
+    Done,
+    Turn(Option<Box<TurnGrant>>),
+    Work(Option<Box<WorkGrant>>),
+    Count(usize),
+    Deleted(DeleteInstanceResult),
+    Pruned(PruneResult),
+    Depths(QueueDepths),
+}
+
+pub(crate) struct FetchTurn {
+    pub(crate) no: FetchNo,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) poll_timeout: Duration,
+    pub(crate) filter: Option<DispatcherCapabilityFilter>,
+}
+
+pub(crate) struct FetchWork {
+    pub(crate) no: FetchNo,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) poll_timeout: Duration,
+    /// The worker's session identity and how long a claim holds; `None` takes no part in sessions.
+    pub(crate) session: Option<(Arc<str>, Duration)>,
+    pub(crate) tags: TagFilter,
+}
+
+pub(crate) struct Abandon {
+    pub(crate) lease: LeaseNo,
+    pub(crate) delay: Option<Duration>,
+    pub(crate) ignore_attempt: bool,
+}
+
+pub(crate) struct Renew {
+    pub(crate) lease: LeaseNo,
+    pub(crate) extend_for: Duration,
+}
+
+/// When a new message becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visible {
+    Now,
+    After(Duration),
+    AtMs(u64),
+}
+
+pub(crate) struct NewMessage {
+    pub(crate) instance: String,
+    pub(crate) kind: MessageKind,
+    pub(crate) visible: Visible,
+    pub(crate) record: Vec<u8>,
+    pub(crate) item: Box<WorkItem>,
+}
+
+pub(crate) struct NewWork {
+    pub(crate) instance: String,
+    pub(crate) execution: u64,
+    pub(crate) activity: u64,
+    pub(crate) session: Option<String>,
+    pub(crate) tag: Option<String>,
+    pub(crate) record: Vec<u8>,
+    pub(crate) item: Box<WorkItem>,
+}
+
+/// A contiguous run of events, encoded as one record.
+pub(crate) struct Run {
+    pub(crate) first_event: u64,
+    pub(crate) last_event: u64,
+    pub(crate) record: Vec<u8>,
+}
+
+/// A change of one instance's key-values, in the order in which the turn made it.
+pub(crate) enum KvChange {
+    Set { key: String, value: String, at_ms: u64 },
+    Clear { key: String },
+    ClearAll,
+}
+
+/// Everything one acknowledged turn writes, all or nothing.
+pub(crate) struct TurnAck {
+    pub(crate) lease: LeaseNo,
+    pub(crate) execution: u64,
+    pub(crate) history: Vec<Run>,
+    /// The last custom status the turn set; `Some(None)` clears it.
+    pub(crate) custom_status: Option<Option<String>>,
+    pub(crate) kv: Vec<KvChange>,
+    pub(crate) work: Vec<NewWork>,
+    pub(crate) cancelled: Vec<(String, u64, u64)>,
+    pub(crate) messages: Vec<NewMessage>,
+    pub(crate) status: Option<String>,
+    pub(crate) output: Option<String>,
+    /// Name and version; duroxide sends both or neither.
+    pub(crate) name: Option<(String, String)>,
+    pub(crate) parent: Option<String>,
+    pub(crate) pinned: Option<Version>,
+}
+
+/// A queued item on its way to a caller: as it was submitted, or as its row holds it.
+pub(crate) enum GrantBody {
+    Item(Box<WorkItem>),
+    Record { row: i64, record: Vec<u8> },
+}
+
+/// One row of history as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HistoryRow {
+    pub(crate) first_event: u64,
+    pub(crate) last_event: u64,
+    pub(crate) record: Vec<u8>,
+}
+
+/// A leased instance with all that its turn needs; decoded on the caller's thread.
+pub(crate) struct TurnGrant {
+    pub(crate) instance: Arc<str>,
+    /// `None` where there is no row yet: the start among the messages, or the history, knows the name.
+    pub(crate) name: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) execution: u64,
+    pub(crate) history: Vec<HistoryRow>,
+    pub(crate) messages: Vec<GrantBody>,
+    pub(crate) kv: HashMap<String, KvEntry>,
+    pub(crate) attempt: u32,
+    pub(crate) guard: LeaseGuard,
+}
+
+/// A leased activity.
+pub(crate) struct WorkGrant {
+    pub(crate) body: GrantBody,
+    pub(crate) attempt: u32,
+    pub(crate) guard: LeaseGuard,
+}

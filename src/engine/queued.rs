@@ -1,0 +1,156 @@
+//! Every statement the writer runs on the rows of the two queues: load at open, flush at the end of a batch.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::rows::{SqlResult, time};
+use crate::queue::{Change, Changes, MessageId, MessageKind, Schedule, WorkId};
+
+/// The columns of a message that do not change while it waits.
+pub(crate) struct MessageRow {
+    pub(crate) instance: Arc<str>,
+    pub(crate) kind: MessageKind,
+    pub(crate) record: Vec<u8>,
+}
+
+/// The columns of an activity that do not change while it waits.
+pub(crate) struct WorkRow {
+    pub(crate) instance: Arc<str>,
+    pub(crate) execution: u64,
+    pub(crate) activity: u64,
+    pub(crate) session: Option<Arc<str>>,
+    pub(crate) tag: Option<Arc<str>>,
+    pub(crate) record: Vec<u8>,
+}
+
+fn kind_code(kind: MessageKind) -> i64 {
+    match kind {
+        MessageKind::Start => 0,
+        MessageKind::Event => 1,
+        MessageKind::Other => 2,
+    }
+}
+
+/// A code nobody wrote reads as the kind that is never dropped and starts nothing.
+fn kind_of(code: i64) -> MessageKind {
+    match code {
+        0 => MessageKind::Start,
+        1 => MessageKind::Event,
+        _ => MessageKind::Other,
+    }
+}
+
+pub(crate) fn flush_messages(connection: &Connection, changes: &mut Changes<MessageRow>) -> SqlResult<()> {
+    for (id, change) in changes.drain() {
+        match change {
+            Change::Insert(row, schedule) => {
+                let sql = "INSERT INTO messages (id, instance, kind, visible_at_ms, attempt, record)
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                connection.prepare_cached(sql)?.execute(params![
+                    id,
+                    row.instance,
+                    kind_code(row.kind),
+                    time(schedule.visible_at_ms),
+                    schedule.attempt,
+                    row.record,
+                ])?;
+            }
+            Change::Update(schedule) => reschedule(connection, "messages", id, schedule)?,
+            Change::Delete => {
+                connection.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([id])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn flush_work(connection: &Connection, changes: &mut Changes<WorkRow>) -> SqlResult<()> {
+    for (id, change) in changes.drain() {
+        match change {
+            Change::Insert(row, schedule) => {
+                let sql = "INSERT INTO work (id, instance, execution, activity, session, tag, visible_at_ms,
+                           attempt, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                connection.prepare_cached(sql)?.execute(params![
+                    id,
+                    row.instance,
+                    row.execution.cast_signed(),
+                    row.activity.cast_signed(),
+                    row.session,
+                    row.tag,
+                    time(schedule.visible_at_ms),
+                    schedule.attempt,
+                    row.record,
+                ])?;
+            }
+            Change::Update(schedule) => reschedule(connection, "work", id, schedule)?,
+            Change::Delete => {
+                connection.prepare_cached("DELETE FROM work WHERE id = ?1")?.execute([id])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn reschedule(connection: &Connection, table: &str, id: i64, schedule: Schedule) -> SqlResult<()> {
+    let sql = match table {
+        "work" => "UPDATE work SET visible_at_ms = ?2, attempt = ?3 WHERE id = ?1",
+        _ => "UPDATE messages SET visible_at_ms = ?2, attempt = ?3 WHERE id = ?1",
+    };
+    let values = params![id, time(schedule.visible_at_ms), schedule.attempt];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+pub(crate) fn message_record(connection: &Connection, id: MessageId) -> SqlResult<Vec<u8>> {
+    let sql = "SELECT record FROM messages WHERE id = ?1";
+    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))
+}
+
+pub(crate) fn work_record(connection: &Connection, id: WorkId) -> SqlResult<Vec<u8>> {
+    let sql = "SELECT record FROM work WHERE id = ?1";
+    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))
+}
+
+/// Reads every waiting message, oldest first; the records stay where they are.
+pub(crate) fn each_message(
+    connection: &Connection,
+    mut each: impl FnMut(MessageId, &str, MessageKind, Schedule),
+) -> SqlResult<()> {
+    let sql = "SELECT id, instance, kind, visible_at_ms, attempt FROM messages ORDER BY id";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let instance = row.get_ref(1)?.as_str()?;
+        let schedule =
+            Schedule { visible_at_ms: row.get::<_, i64>(3)?.max(0).cast_unsigned(), attempt: row.get(4)? };
+        each(row.get(0)?, instance, kind_of(row.get(2)?), schedule);
+    }
+    Ok(())
+}
+
+/// Reads every waiting activity, oldest first; the records stay where they are.
+pub(crate) fn each_work(
+    connection: &Connection,
+    mut each: impl FnMut(WorkId, WorkRow, Schedule),
+) -> SqlResult<()> {
+    let sql = "SELECT id, instance, execution, activity, session, tag, visible_at_ms, attempt
+               FROM work ORDER BY id";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let text = |column| row.get::<_, Option<String>>(column).map(|text| text.map(Arc::from));
+        let work = WorkRow {
+            instance: row.get::<_, String>(1)?.into(),
+            execution: row.get::<_, i64>(2)?.cast_unsigned(),
+            activity: row.get::<_, i64>(3)?.cast_unsigned(),
+            session: text(4)?,
+            tag: text(5)?,
+            record: Vec::new(),
+        };
+        let schedule =
+            Schedule { visible_at_ms: row.get::<_, i64>(6)?.max(0).cast_unsigned(), attempt: row.get(7)? };
+        each(row.get(0)?, work, schedule);
+    }
+    Ok(())
+}

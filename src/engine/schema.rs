@@ -1,0 +1,135 @@
+//! The file's tables, how a file is recognised, and how an older one is brought up to date.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::error::Error;
+use crate::sqlite::{Location, explain};
+
+/// "fbay", in the header of every file forebay made (`file` and `PRAGMA application_id` show it).
+const APPLICATION_ID: i64 = 0x6662_6179;
+
+/// The newest format this build reads and writes, kept in `user_version`.
+const FORMAT: i64 = 1;
+
+/// Columns and their reasons are described in docs/design.md, "Schema".
+const CREATE: &str = "
+CREATE TABLE instances (
+    key                   INTEGER PRIMARY KEY,
+    id                    TEXT    NOT NULL UNIQUE,
+    name                  TEXT,
+    version               TEXT,
+    execution             INTEGER NOT NULL,
+    parent                TEXT,
+    custom_status         TEXT,
+    custom_status_version INTEGER NOT NULL DEFAULT 0,
+    created_at_ms         INTEGER NOT NULL
+) STRICT;
+CREATE INDEX instances_by_parent ON instances (parent) WHERE parent IS NOT NULL;
+CREATE TABLE executions (
+    instance        INTEGER NOT NULL,
+    execution       INTEGER NOT NULL,
+    status          TEXT    NOT NULL,
+    output          TEXT,
+    pinned          TEXT,
+    started_at_ms   INTEGER NOT NULL,
+    completed_at_ms INTEGER,
+    PRIMARY KEY (instance, execution)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE history (
+    instance      INTEGER NOT NULL,
+    execution     INTEGER NOT NULL,
+    first_event   INTEGER NOT NULL,
+    last_event    INTEGER NOT NULL,
+    written_at_ms INTEGER NOT NULL,
+    record        BLOB    NOT NULL,
+    PRIMARY KEY (instance, execution, first_event)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE messages (
+    id            INTEGER PRIMARY KEY,
+    instance      TEXT    NOT NULL,
+    kind          INTEGER NOT NULL,
+    visible_at_ms INTEGER NOT NULL,
+    attempt       INTEGER NOT NULL,
+    record        BLOB    NOT NULL
+) STRICT;
+CREATE TABLE work (
+    id            INTEGER PRIMARY KEY,
+    instance      TEXT    NOT NULL,
+    execution     INTEGER NOT NULL,
+    activity      INTEGER NOT NULL,
+    session       TEXT,
+    tag           TEXT,
+    visible_at_ms INTEGER NOT NULL,
+    attempt       INTEGER NOT NULL,
+    record        BLOB    NOT NULL
+) STRICT;
+CREATE TABLE kv (
+    instance    INTEGER NOT NULL,
+    key         TEXT    NOT NULL,
+    base        TEXT,
+    base_at_ms  INTEGER NOT NULL DEFAULT 0,
+    delta_kind  INTEGER NOT NULL DEFAULT 0,
+    delta       TEXT,
+    delta_at_ms INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (instance, key)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What a file turned out to be, before anything in it was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Empty,
+    Format(i64),
+}
+
+/// Tells whose database this is, reading only.
+pub(crate) fn recognise(connection: &Connection, location: &Location) -> Result<Found, Error> {
+    let Location::File(path) = location else { return Ok(Found::Empty) };
+    let read = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let explained = |error| explain(error, path);
+    let application_id = read("PRAGMA application_id").map_err(explained)?;
+    let format = read("PRAGMA user_version").map_err(explained)?;
+    if application_id == APPLICATION_ID {
+        return match format {
+            1..=FORMAT => Ok(Found::Format(format)),
+            _ => Err(Error::NewerFormat { path: path.clone(), found: format, supported: FORMAT }),
+        };
+    }
+    let objects = read("SELECT count(*) FROM sqlite_schema").map_err(explained)?;
+    if application_id == 0 && objects == 0 {
+        return Ok(Found::Empty);
+    }
+    Err(foreign(connection, path, application_id))
+}
+
+fn foreign(connection: &Connection, path: &Path, application_id: i64) -> Error {
+    // Three tables that only duroxide's provider has together.
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' \
+               AND name IN ('orchestrator_queue', 'worker_queue', 'instance_locks')";
+    let reference = connection.query_row(sql, [], |row| row.get::<_, i64>(0)).is_ok_and(|found| found == 3);
+    let made_by = if reference {
+        "duroxide's SqliteProvider".to_string()
+    } else if application_id == 0 {
+        "another application".to_string()
+    } else {
+        format!("another application (application_id {application_id:#010x})")
+    };
+    Error::ForeignDatabase { path: path.into(), made_by }
+}
+
+/// Creates the tables of a new file, or brings an older format up to date, in one transaction.
+pub(crate) fn prepare(connection: &Connection, found: Found) -> Result<(), Error> {
+    match found {
+        // Formats before the newest would be migrated here, one step at a time; there are none yet.
+        Found::Format(_newest) => Ok(()),
+        Found::Empty => {
+            let sql = format!(
+                "BEGIN IMMEDIATE; {CREATE} PRAGMA application_id = {APPLICATION_ID}; \
+                 PRAGMA user_version = {FORMAT}; COMMIT"
+            );
+            Ok(connection.execute_batch(&sql)?)
+        }
+    }
+}

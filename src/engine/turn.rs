@@ -1,0 +1,226 @@
+//! Acknowledging a turn: everything it wrote, all or nothing.
+
+use duroxide::EventKind;
+use rusqlite::Connection;
+
+use super::apply::invalid_token;
+use super::op::{KvChange, Reply, Run, TurnAck};
+use super::rows::{self, ExecutionChange, SqlResult};
+use super::{Engine, Stop};
+use crate::codec;
+use crate::error::Error;
+use crate::queue::{InstanceNo, InstanceRow, Standing};
+
+impl Engine {
+    pub(super) fn ack_turn(&mut self, ack: TurnAck) -> Result<Reply, Stop> {
+        // Checks first: nothing below them can be refused.
+        let no = self.turn_leases.get(ack.lease).ok_or_else(|| Stop::Refused(invalid_token()))?.instance;
+        let before = self.standing(no)?;
+        if let Some(row) = &before {
+            check_events(self.connection.connection(), row.key, ack.execution, &ack.history)?;
+        }
+
+        let Some((deadline, lease)) = self.turn_leases.end(ack.lease) else {
+            return Err(Stop::Refused(invalid_token()));
+        };
+        self.remember_ended_turn(ack.lease, deadline, &lease);
+        for id in lease.messages.keys() {
+            self.message_changes.delete(*id);
+        }
+        let row = self.write_turn(no, before, &ack)?;
+        for work in ack.work {
+            self.enqueue_work(work);
+        }
+        // After the enqueue: an activity that is scheduled and cancelled in one turn never runs.
+        for (instance, execution, activity) in &ack.cancelled {
+            for id in self.work.of_activity(instance, *execution, *activity) {
+                self.drop_work(id);
+            }
+        }
+        for message in ack.messages {
+            self.enqueue_message(message);
+        }
+        self.turns.set_standing(no, row.map_or(Standing::Absent, Standing::Present));
+        self.turns.release(no);
+        Ok(Reply::Done)
+    }
+
+    /// Removes an activity, whoever works on it: its lease is gone, so the worker learns at its next renewal.
+    pub(super) fn drop_work(&mut self, id: crate::queue::WorkId) {
+        let Some(item) = self.work.remove(id) else { return };
+        if let Some(no) = item.lease
+            && let Some((deadline, id)) = self.work_leases.end(no)
+        {
+            self.undo.ended_work.push((no, deadline, id));
+        }
+        self.work_changes.delete(id);
+    }
+
+    fn write_turn(
+        &mut self,
+        no: InstanceNo,
+        before: Option<InstanceRow>,
+        ack: &TurnAck,
+    ) -> Result<Option<InstanceRow>, Stop> {
+        let now_ms = self.now.wall_ms;
+        let Some(id) = self.turns.id(no).cloned() else { return Ok(before) };
+        let connection = self.begin()?;
+        let mut row = write_instance(connection, &id, before, ack, now_ms)?;
+        let change = ExecutionChange {
+            instance: row.key,
+            execution: ack.execution,
+            status: ack.status.as_deref(),
+            output: ack.output.as_deref(),
+            pinned: ack.pinned.as_ref(),
+            now_ms,
+        };
+        let is_known = row.has_execution && ack.execution == row.execution;
+        if is_known || !rows::insert_execution(connection, &change)? {
+            rows::update_execution(connection, &change)?;
+        }
+        if ack.execution == row.execution {
+            row.has_execution = true;
+            row.pinned = ack.pinned.clone().or(row.pinned);
+        }
+        for run in &ack.history {
+            rows::insert_history(connection, row.key, ack.execution, run, now_ms)?;
+        }
+        if let Some(status) = &ack.custom_status {
+            rows::set_custom_status(connection, row.key, status.as_deref())?;
+        }
+        write_kv(connection, row.key, &ack.kv, now_ms)?;
+        if matches!(ack.status.as_deref(), Some("Completed" | "ContinuedAsNew" | "Failed")) {
+            rows::kv_fold(connection, row.key)?;
+        }
+        if row.name.is_none() {
+            row.runnable = started_by_hand(connection, &row)?;
+        }
+        Ok(Some(row))
+    }
+
+    /// The rows of an instance, read once and then kept up to date.
+    pub(super) fn standing(&mut self, no: InstanceNo) -> SqlResult<Option<InstanceRow>> {
+        match self.turns.standing(no) {
+            Standing::Present(row) => return Ok(Some(row.clone())),
+            Standing::Absent => return Ok(None),
+            Standing::Unread => {}
+        }
+        let Some(id) = self.turns.id(no).cloned() else { return Ok(None) };
+        let connection = self.connection.connection();
+        let mut row = rows::instance(connection, &id)?;
+        if let Some(row) = row.as_mut().filter(|row| row.name.is_none()) {
+            row.runnable = started_by_hand(connection, row)?;
+        }
+        self.turns.set_standing(no, row.clone().map_or(Standing::Absent, Standing::Present));
+        Ok(row)
+    }
+
+    pub(super) fn append_history(&mut self, id: &str, execution: u64, runs: &[Run]) -> Result<Reply, Stop> {
+        let no = self.turns.instance(id);
+        let before = self.standing(no)?;
+        if let Some(row) = &before {
+            check_events(self.connection.connection(), row.key, execution, runs)?;
+        }
+        let now_ms = self.now.wall_ms;
+        let connection = self.begin()?;
+        let mut row = match before {
+            Some(row) => row,
+            None => {
+                let key = rows::insert_instance(connection, id, None, execution, None, now_ms)?;
+                unnamed(key, execution)
+            }
+        };
+        for run in runs {
+            rows::insert_history(connection, row.key, execution, run, now_ms)?;
+        }
+        if row.name.is_none() {
+            row.runnable = started_by_hand(connection, &row)?;
+        }
+        self.turns.set_standing(no, Standing::Present(row));
+        Ok(Reply::Done)
+    }
+}
+
+fn unnamed(key: i64, execution: u64) -> InstanceRow {
+    InstanceRow {
+        key,
+        name: None,
+        version: None,
+        execution,
+        pinned: None,
+        has_execution: false,
+        runnable: false,
+    }
+}
+
+/// Refuses a run that would write an event id a second time.
+fn check_events(connection: &Connection, key: i64, execution: u64, runs: &[Run]) -> Result<(), Stop> {
+    for run in runs {
+        if let Some((first, last)) = rows::overlapping(connection, key, execution, run)? {
+            return Err(Stop::Refused(Error::refused(format!(
+                "duplicate event: events {}..={} of execution {execution} overlap with the stored {first}..={last}",
+                run.first_event, run.last_event
+            ))));
+        }
+    }
+    Ok(())
+}
+
+/// Creates the row of an instance at its first turn, or brings it up to date.
+fn write_instance(
+    connection: &Connection,
+    id: &str,
+    before: Option<InstanceRow>,
+    ack: &TurnAck,
+    now_ms: u64,
+) -> SqlResult<InstanceRow> {
+    let Some(before) = before else {
+        // Without a name it stays invisible to management, as an instance duroxide knows nothing of.
+        let parent = ack.parent.as_deref().filter(|_| ack.name.is_some());
+        let key = rows::insert_instance(connection, id, ack.name.as_ref(), ack.execution, parent, now_ms)?;
+        let mut row = unnamed(key, ack.execution);
+        if let Some((name, version)) = ack.name.clone() {
+            row = InstanceRow { name: Some(name), version: Some(version), runnable: true, ..row };
+        }
+        return Ok(row);
+    };
+    let mut row = before.clone();
+    if let Some((name, version)) = ack.name.clone() {
+        row = InstanceRow { name: Some(name), version: Some(version), runnable: true, ..row };
+    }
+    if ack.execution > row.execution {
+        row = InstanceRow { execution: ack.execution, pinned: None, has_execution: false, ..row };
+    }
+    if row != before {
+        rows::update_instance(connection, &row)?;
+        if before.name.is_none()
+            && let Some(parent) = ack.parent.as_deref()
+        {
+            rows::set_parent(connection, row.key, parent)?;
+        }
+    }
+    Ok(row)
+}
+
+fn write_kv(connection: &Connection, key: i64, changes: &[KvChange], now_ms: u64) -> SqlResult<()> {
+    for change in changes {
+        match change {
+            KvChange::Set { key: name, value, at_ms } => rows::kv_set(connection, key, name, value, *at_ms)?,
+            KvChange::Clear { key: name } => rows::kv_clear(connection, key, Some(name), now_ms)?,
+            KvChange::ClearAll => rows::kv_clear(connection, key, None, now_ms)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether an instance without a name has a start in a history that was appended by hand: the one case in
+/// which the writer decodes events. What does not decode starts nothing.
+fn started_by_hand(connection: &Connection, row: &InstanceRow) -> SqlResult<bool> {
+    let mut events = Vec::new();
+    for stored in rows::history(connection, row.key, row.execution)? {
+        if codec::decode_events(&stored.record, &mut events).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(events.iter().any(|event| matches!(event.kind, EventKind::OrchestrationStarted { .. })))
+}

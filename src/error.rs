@@ -1,0 +1,275 @@
+//! The one error type, and what each error says about the data.
+//!
+//! Errors are `Clone`, because one failed commit is the answer to every caller of its batch; causes are kept
+//! behind an `Arc` and stay reachable through [`std::error::Error::source`]. Nothing here is ever matched by
+//! its text.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A cause kept for [`StdError::source`].
+pub type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// What went wrong, named so that the way out is clear.
+///
+/// Three groups: errors of opening (nothing was changed), errors of one operation (it left no trace and its
+/// neighbours in the batch are untouched), and errors of a whole batch or engine, of which
+/// [`Error::OutcomeUnknown`] and [`Error::Failed`] are the only ones that a reopen alone can cure.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder that should hold the database does not exist.
+    MissingFolder {
+        /// The missing folder.
+        folder: PathBuf,
+    },
+    /// The file is there but is not a SQLite database, or is too damaged to be read as one.
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is a SQLite database that somebody else made.
+    ForeignDatabase {
+        /// The file.
+        path: PathBuf,
+        /// Who seems to have made it.
+        made_by: String,
+    },
+    /// The file was written by a newer forebay.
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format version found in the file.
+        found: i64,
+        /// The newest format version this build reads.
+        supported: i64,
+    },
+    /// The file, or the folder it lives in, may not be written.
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has the database open.
+    OwnedByProcess {
+        /// The database.
+        path: PathBuf,
+        /// The process id its owner wrote beside it, if it could be read.
+        pid: Option<u32>,
+    },
+    /// This process has the database open with other options, or as another kind of store.
+    OptionsDiffer {
+        /// The database.
+        path: PathBuf,
+        /// The options that differ, as `name: open with, asked for`.
+        differences: String,
+    },
+    /// The path is on a network file system, where SQLite's write-ahead log is not safe.
+    NetworkFileSystem {
+        /// The database.
+        path: PathBuf,
+        /// The kind of file system.
+        kind: String,
+    },
+    /// The linked SQLite can lose acknowledged commits (the WAL-reset bug, fixed in 3.51.3).
+    SqliteTooOld {
+        /// The version that is linked.
+        found: String,
+        /// The oldest safe version.
+        required: &'static str,
+    },
+    /// A setting was written to SQLite and did not take.
+    PragmaNotTaken {
+        /// The pragma.
+        pragma: &'static str,
+        /// The value asked for.
+        asked: String,
+        /// The value in force.
+        found: String,
+    },
+    /// An option has a value that cannot work.
+    InvalidOption {
+        /// The option.
+        option: &'static str,
+        /// Why the value cannot work.
+        reason: String,
+    },
+    /// An operating system call failed.
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The cause.
+        source: Cause,
+    },
+
+    /// The buffer is full: as many operations wait as
+    /// [`buffer_ops_max`](crate::Options::buffer_ops_max) allows. Nothing was submitted.
+    Full,
+    /// The engine was closed. Nothing was submitted.
+    Closed,
+    /// One value is larger than the engine stores. Nothing was written.
+    RecordTooLarge {
+        /// What was too large.
+        what: String,
+        /// Its size in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A stored record does not decode. It is still in the file, untouched.
+    Corrupt {
+        /// Which record: instance, execution and events, or queue and row.
+        record: String,
+        /// What is wrong with it.
+        source: Cause,
+    },
+    /// The operation was refused and left no trace: an unknown or expired lock token, a duplicate event.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// SQLite refused the operation, which left no trace.
+    Sqlite {
+        /// The cause.
+        source: Arc<rusqlite::Error>,
+    },
+
+    /// The batch could not be written and was rolled back for certain. Nothing in it happened; try again.
+    RolledBack {
+        /// The cause.
+        source: Cause,
+    },
+    /// The commit itself failed: the batch may or may not be durable. The engine refuses all further work;
+    /// reopen the database and look.
+    OutcomeUnknown {
+        /// The cause.
+        source: Cause,
+    },
+    /// The engine failed earlier and refuses all work until the database is reopened. This operation was
+    /// not attempted.
+    Failed {
+        /// The failure that latched.
+        source: Cause,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed if made again on the same handle.
+    ///
+    /// True for [`Error::RolledBack`] and [`Error::Full`]. False for everything else, in particular for
+    /// [`Error::OutcomeUnknown`]: a blind retry could do the work twice.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::RolledBack { .. } | Error::Full)
+    }
+
+    pub(crate) fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
+        Error::Io { doing: doing.into(), source: Arc::new(source) }
+    }
+
+    pub(crate) fn refused(reason: impl Into<String>) -> Self {
+        Error::Refused { reason: reason.into() }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(source: rusqlite::Error) -> Self {
+        Error::Sqlite { source: Arc::new(source) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::MissingFolder { folder } => {
+                write!(f, "the folder {} does not exist: create it, or open another path", folder.display())
+            }
+            Error::NotADatabase { path } => write!(
+                f,
+                "{} is not a SQLite database: open another path, or restore the file from a backup",
+                path.display()
+            ),
+            Error::ForeignDatabase { path, made_by } => write!(
+                f,
+                "{} was made by {made_by}: forebay does not convert it; open a new path beside it",
+                path.display()
+            ),
+            Error::NewerFormat { path, found, supported } => write!(
+                f,
+                "{} has format {found}, this build reads up to {supported}: use a newer forebay",
+                path.display()
+            ),
+            Error::ReadOnly { path } => {
+                write!(f, "{} cannot be written: check the permissions of file and folder", path.display())
+            }
+            Error::OwnedByProcess { path, pid } => {
+                write!(f, "{} is open in another process", path.display())?;
+                match pid {
+                    Some(pid) => write!(f, " (pid {pid}): stop it, or use its database through it"),
+                    None => write!(f, ": stop it, or use its database through it"),
+                }
+            }
+            Error::OptionsDiffer { path, differences } => write!(
+                f,
+                "{} is already open in this process with other options ({differences}): \
+                 open it with the same, or close it first",
+                path.display()
+            ),
+            Error::NetworkFileSystem { path, kind } => write!(
+                f,
+                "{} is on a network file system ({kind}), where a write-ahead log can be corrupted: \
+                 use a local disk",
+                path.display()
+            ),
+            Error::SqliteTooOld { found, required } => write!(
+                f,
+                "SQLite {found} can lose acknowledged commits; {required} or newer is needed: \
+                 build rusqlite with its `bundled` feature"
+            ),
+            Error::PragmaNotTaken { pragma, asked, found } => write!(
+                f,
+                "SQLite did not take `PRAGMA {pragma} = {asked}`: it reads back as {found}; \
+                 durability cannot be promised, so the database was not opened"
+            ),
+            Error::InvalidOption { option, reason } => write!(f, "option `{option}`: {reason}"),
+            Error::Io { doing, source } => write!(f, "{doing}: {source}"),
+            Error::Full => f.write_str(
+                "the buffer is full: try again, wait with the async form, or raise buffer_ops_max",
+            ),
+            Error::Closed => f.write_str("the engine is closed: open the database again"),
+            Error::RecordTooLarge { what, bytes, limit } => write!(
+                f,
+                "{what} takes {bytes} bytes, the limit is {limit}: store it elsewhere and keep a reference, \
+                 or raise record_bytes_max"
+            ),
+            Error::Corrupt { record, source } => write!(f, "{record} does not decode: {source}"),
+            Error::Refused { reason } => f.write_str(reason),
+            Error::Sqlite { source } => write!(f, "SQLite: {source}"),
+            Error::RolledBack { source } => {
+                write!(f, "the batch was rolled back, nothing of it happened, try again: {source}")
+            }
+            Error::OutcomeUnknown { source } => write!(
+                f,
+                "outcome unknown: the commit failed and the operation may or may not be durable; \
+                 reopen the database: {source}"
+            ),
+            Error::Failed { source } => {
+                write!(f, "the engine failed earlier, reopen the database: {source}")
+            }
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::Io { source, .. }
+            | Error::Corrupt { source, .. }
+            | Error::RolledBack { source }
+            | Error::OutcomeUnknown { source }
+            | Error::Failed { source } => Some(source.as_ref()),
+            Error::Sqlite { source } => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}

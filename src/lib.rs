@@ -1,0 +1,49 @@
+//! **forebay**: a batched write-ahead buffer in front of SQLite.
+//!
+//! Many threads submit, one thread writes, one transaction a batch. With the `duroxide` feature (default) it
+//! is a drop-in storage provider for the duroxide runtime: replace `SqliteProvider::new(..)` by
+//! [`Forebay::open`].
+//!
+//! # The path of one operation
+//!
+//! ```text
+//!   duroxide Runtime / Client                any embedder (sync or async)
+//!          │ Provider, ProviderAdmin                │ closures over a transaction
+//!          ▼                                        ▼
+//!   1 provider/   encodes, on the caller's thread   Writer
+//!          │ operation + reply slot                 │
+//!          ▼                                        ▼
+//!   2 buffer/     bounded channel ──► ONE writer thread
+//!          │ collect → apply → settle → COMMIT → reply
+//!          ▼
+//!   3 engine/     checks, rows, matching of parked fetches ◄──► queue/ (memory: leases, timers, sessions)
+//!          │
+//!          ▼
+//!   4 sqlite/     one connection writes and checkpoints; a few query_only ones read
+//!          ▼
+//!       app.db    WAL, synchronous = FULL
+//! ```
+//!
+//! `codec/` is the format of stored records; `docs/design.md` in the repository has the invariants, the
+//! crash cases and the schema.
+
+mod buffer;
+mod clock;
+#[cfg(feature = "duroxide")]
+mod codec;
+#[cfg(feature = "duroxide")]
+mod engine;
+mod error;
+mod options;
+#[cfg(feature = "duroxide")]
+mod provider;
+#[cfg(feature = "duroxide")]
+mod queue;
+mod sqlite;
+
+pub use buffer::Stats;
+pub use clock::{Clock, JumpListener, ManualClock, SystemClock};
+pub use error::{Cause, Error};
+pub use options::{Durability, Options};
+#[cfg(feature = "duroxide")]
+pub use provider::Forebay;

@@ -1,0 +1,218 @@
+//! How an engine is set up: one plain struct, every default with its reason.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::Error;
+
+/// What an acknowledged write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// An acknowledged write survives a crash of the process, of the machine, and a power loss: the commit
+    /// that holds it was fsynced before anyone was told. One fsync covers a whole batch.
+    ///
+    /// The only exception is attempt counts that nothing else shares a batch with: those survive a process
+    /// crash and may be lost with the power, in which case a message is merely tried once more.
+    #[default]
+    Full,
+    /// An acknowledged write survives a crash of the process. After a crash of the machine or a power loss
+    /// the newest acknowledged writes may be missing, always a suffix and never a part of a batch. This is
+    /// what duroxide's own `SqliteProvider` gives.
+    Normal,
+}
+
+/// Options of an engine, with chainable setters.
+///
+/// ```
+/// use forebay::{Durability, Options};
+///
+/// let options = Options::default().durability(Durability::Normal).batch_ops_max(256);
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) batch_ops_max: usize,
+    pub(crate) batch_bytes_max: usize,
+    pub(crate) commit_delay: Duration,
+    pub(crate) buffer_ops_max: usize,
+    pub(crate) readers: usize,
+    pub(crate) wal_bytes_max: u64,
+    pub(crate) record_bytes_max: usize,
+    pub(crate) cache_bytes: usize,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Full,
+            batch_ops_max: 1024,
+            batch_bytes_max: 8 << 20,
+            commit_delay: Duration::ZERO,
+            buffer_ops_max: 4096,
+            readers: 2,
+            wal_bytes_max: 32 << 20,
+            record_bytes_max: 64 << 20,
+            cache_bytes: 64 << 20,
+            clock: None,
+        }
+    }
+}
+
+/// No option may promise more than SQLite's own limit on one value (1,000,000,000 bytes).
+const RECORD_BYTES_CEILING: usize = 256 << 20;
+
+impl Options {
+    /// What an acknowledged write survives. Default: [`Durability::Full`], because a durable-execution
+    /// runtime repeats side effects when an acknowledged turn is lost.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The most operations one transaction takes. Default: 1024, where the cost of a commit is long since
+    /// spread thin and a caller's wait is still a few milliseconds.
+    pub fn batch_ops_max(mut self, operations: usize) -> Self {
+        self.batch_ops_max = operations;
+        self
+    }
+
+    /// The most payload bytes after which a batch takes no further operation. Default: 8 MiB, which bounds
+    /// how long one batch of large records can keep the others waiting.
+    pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
+        self.batch_bytes_max = bytes;
+        self
+    }
+
+    /// How long the writer waits for company after the first operation of a batch. Default: zero, because a
+    /// batch gathers by itself while the one before it commits; a delay only helps where an fsync is so
+    /// expensive that fewer of them are worth everybody's latency.
+    pub fn commit_delay(mut self, delay: Duration) -> Self {
+        self.commit_delay = delay;
+        self
+    }
+
+    /// The most operations that wait in the buffer; one that carries more than 4 KiB counts once for every
+    /// 4 KiB. Default: 4096. A full buffer suspends an async caller and blocks a sync one.
+    pub fn buffer_ops_max(mut self, operations: usize) -> Self {
+        self.buffer_ops_max = operations;
+        self
+    }
+
+    /// How many `query_only` connections serve reads beside the writer. Default: 2. In memory mode there
+    /// are none and reads go through the writer.
+    pub fn readers(mut self, connections: usize) -> Self {
+        self.readers = connections;
+        self
+    }
+
+    /// The size of the write-ahead log, in bytes, at which the writer checkpoints even though it is busy.
+    /// Default: 32 MiB. When idle it checkpoints anyway.
+    pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
+        self.wal_bytes_max = bytes;
+        self
+    }
+
+    /// The largest single record (one turn's events, or one queued item) that is stored, in bytes.
+    /// Default: 64 MiB. A larger one is refused with [`Error::RecordTooLarge`].
+    pub fn record_bytes_max(mut self, bytes: usize) -> Self {
+        self.record_bytes_max = bytes;
+        self
+    }
+
+    /// SQLite's page cache on the writing connection, in bytes. Default: 64 MiB.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// The clock the engine runs on. Default: the machine's. Tests hand in a [`crate::ManualClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Opens duroxide's storage on the file at `path`, creating it if it is missing or empty.
+    ///
+    /// Blocks on file I/O. When it returns, the schema is durable and every message, timer and attempt
+    /// count in the file is scheduled again.
+    ///
+    /// # Errors
+    /// Every error of the opening group of [`Error`]; the file is left as it was.
+    #[cfg(feature = "duroxide")]
+    pub fn open(self, path: impl AsRef<Path>) -> Result<crate::Forebay, Error> {
+        crate::provider::open_file(path.as_ref(), self)
+    }
+
+    /// Opens duroxide's storage in memory: nothing survives the last handle. Every call makes a new one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`], or SQLite's own error if memory cannot be had.
+    #[cfg(feature = "duroxide")]
+    pub fn in_memory(self) -> Result<crate::Forebay, Error> {
+        crate::provider::open_memory(self)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let at_least_one = [
+            ("batch_ops_max", self.batch_ops_max),
+            ("batch_bytes_max", self.batch_bytes_max),
+            ("buffer_ops_max", self.buffer_ops_max),
+            ("readers", self.readers),
+            ("record_bytes_max", self.record_bytes_max),
+        ];
+        for (option, value) in at_least_one {
+            if value == 0 {
+                return Err(Error::InvalidOption { option, reason: "must be at least 1".into() });
+            }
+        }
+        if self.record_bytes_max > RECORD_BYTES_CEILING {
+            let reason = format!("must be at most {RECORD_BYTES_CEILING} bytes");
+            return Err(Error::InvalidOption { option: "record_bytes_max", reason });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn clock_or_system(&self) -> Arc<dyn Clock> {
+        self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::default()))
+    }
+
+    /// What a second open of the same file would change, as text; empty when nothing.
+    pub(crate) fn differences(&self, asked: &Options) -> String {
+        // Exhaustive, so that a new option cannot be forgotten here.
+        let Options {
+            durability,
+            batch_ops_max,
+            batch_bytes_max,
+            commit_delay,
+            buffer_ops_max,
+            readers,
+            wal_bytes_max,
+            record_bytes_max,
+            cache_bytes,
+            clock,
+        } = self;
+        let mut found = Vec::new();
+        let mut compare = |name: &str, open: String, asked: String| {
+            if open != asked {
+                found.push(format!("{name}: {open}, {asked}"));
+            }
+        };
+        compare("durability", format!("{durability:?}"), format!("{:?}", asked.durability));
+        compare("batch_ops_max", batch_ops_max.to_string(), asked.batch_ops_max.to_string());
+        compare("batch_bytes_max", batch_bytes_max.to_string(), asked.batch_bytes_max.to_string());
+        compare("commit_delay", format!("{commit_delay:?}"), format!("{:?}", asked.commit_delay));
+        compare("buffer_ops_max", buffer_ops_max.to_string(), asked.buffer_ops_max.to_string());
+        compare("readers", readers.to_string(), asked.readers.to_string());
+        compare("wal_bytes_max", wal_bytes_max.to_string(), asked.wal_bytes_max.to_string());
+        compare("record_bytes_max", record_bytes_max.to_string(), asked.record_bytes_max.to_string());
+        compare("cache_bytes", cache_bytes.to_string(), asked.cache_bytes.to_string());
+        let given = |clock: &Option<Arc<dyn Clock>>| if clock.is_some() { "given" } else { "system" };
+        compare("clock", given(clock).into(), given(&asked.clock).into());
+        found.join("; ")
+    }
+}

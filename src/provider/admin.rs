@@ -1,0 +1,157 @@
+//! `duroxide::providers::ProviderAdmin`, method by method.
+
+use async_trait::async_trait;
+use duroxide::Event;
+use duroxide::providers::{
+    DeleteInstanceResult, ExecutionInfo, InstanceFilter, InstanceInfo, InstanceTree, ProviderAdmin,
+    ProviderError, PruneOptions, PruneResult, QueueDepths, SystemMetrics,
+};
+
+use super::contract::named;
+use super::{Forebay, provider_error};
+use crate::engine::{Op, Reply, reads};
+use crate::error::Error;
+
+impl Forebay {
+    async fn delete(&self, op: Op) -> Result<DeleteInstanceResult, Error> {
+        match self.submit(op, 0).await? {
+            Reply::Deleted(result) => Ok(result),
+            _ => Ok(DeleteInstanceResult::default()),
+        }
+    }
+
+    async fn prune(&self, op: Op) -> Result<PruneResult, Error> {
+        match self.submit(op, 0).await? {
+            Reply::Pruned(result) => Ok(result),
+            _ => Ok(PruneResult::default()),
+        }
+    }
+}
+
+fn not_found(what: impl std::fmt::Display) -> Error {
+    Error::refused(format!("{what} not found"))
+}
+
+#[async_trait]
+impl ProviderAdmin for Forebay {
+    async fn list_instances(&self) -> Result<Vec<String>, ProviderError> {
+        named!("list_instances", self.read(|connection| reads::list_instances(connection, None)).await)
+    }
+
+    async fn list_instances_by_status(&self, status: &str) -> Result<Vec<String>, ProviderError> {
+        let status = status.to_owned();
+        named!("list_instances_by_status", {
+            self.read(move |connection| reads::list_instances(connection, Some(&status))).await
+        })
+    }
+
+    async fn list_executions(&self, instance: &str) -> Result<Vec<u64>, ProviderError> {
+        let id = instance.to_owned();
+        named!("list_executions", self.read(move |connection| reads::list_executions(connection, &id)).await)
+    }
+
+    async fn read_history_with_execution_id(
+        &self,
+        instance: &str,
+        execution_id: u64,
+    ) -> Result<Vec<Event>, ProviderError> {
+        named!("read_history_with_execution_id", self.read_events(instance, Some(execution_id)).await)
+    }
+
+    async fn read_history(&self, instance: &str) -> Result<Vec<Event>, ProviderError> {
+        named!("read_history", self.read_events(instance, None).await)
+    }
+
+    async fn latest_execution_id(&self, instance: &str) -> Result<u64, ProviderError> {
+        let id = instance.to_owned();
+        named!("latest_execution_id", {
+            self.read_point(move |connection| reads::latest_execution(connection, &id)).await
+        })
+    }
+
+    async fn get_instance_info(&self, instance: &str) -> Result<InstanceInfo, ProviderError> {
+        let id = instance.to_owned();
+        named!("get_instance_info", {
+            let info = self.read_point(move |connection| reads::instance_info(connection, &id)).await?;
+            info.ok_or_else(|| not_found(format_args!("instance {instance}")))
+        })
+    }
+
+    async fn get_execution_info(
+        &self,
+        instance: &str,
+        execution_id: u64,
+    ) -> Result<ExecutionInfo, ProviderError> {
+        let id = instance.to_owned();
+        named!("get_execution_info", {
+            let read = move |connection: &_| reads::execution_info(connection, &id, execution_id);
+            let info = self.read(read).await?;
+            info.ok_or_else(|| not_found(format_args!("execution {execution_id} of instance {instance}")))
+        })
+    }
+
+    async fn get_system_metrics(&self) -> Result<SystemMetrics, ProviderError> {
+        named!("get_system_metrics", self.read(reads::system_metrics).await)
+    }
+
+    async fn get_queue_depths(&self) -> Result<QueueDepths, ProviderError> {
+        named!("get_queue_depths", {
+            match self.submit(Op::QueueDepths, 0).await? {
+                Reply::Depths(depths) => Ok(depths),
+                _ => Ok(QueueDepths::default()),
+            }
+        })
+    }
+
+    async fn list_children(&self, instance_id: &str) -> Result<Vec<String>, ProviderError> {
+        let id = instance_id.to_owned();
+        named!("list_children", self.read(move |connection| reads::list_children(connection, &id)).await)
+    }
+
+    async fn get_parent_id(&self, instance_id: &str) -> Result<Option<String>, ProviderError> {
+        let id = instance_id.to_owned();
+        named!("get_parent_id", {
+            let parent = self.read_point(move |connection| reads::parent(connection, &id)).await?;
+            parent.ok_or_else(|| not_found(format_args!("instance {instance_id}")))
+        })
+    }
+
+    async fn get_instance_tree(&self, instance_id: &str) -> Result<InstanceTree, ProviderError> {
+        let id = instance_id.to_owned();
+        named!("get_instance_tree", {
+            let all_ids = self.read(move |connection| reads::tree(connection, &id)).await?;
+            Ok(InstanceTree { root_id: instance_id.to_owned(), all_ids })
+        })
+    }
+
+    async fn delete_instances_atomic(
+        &self,
+        ids: &[String],
+        force: bool,
+    ) -> Result<DeleteInstanceResult, ProviderError> {
+        named!("delete_instances_atomic", self.delete(Op::Delete { ids: ids.to_vec(), force }).await)
+    }
+
+    async fn delete_instance_bulk(
+        &self,
+        filter: InstanceFilter,
+    ) -> Result<DeleteInstanceResult, ProviderError> {
+        named!("delete_instance_bulk", self.delete(Op::DeleteBulk(filter)).await)
+    }
+
+    async fn prune_executions(
+        &self,
+        instance_id: &str,
+        options: PruneOptions,
+    ) -> Result<PruneResult, ProviderError> {
+        named!("prune_executions", self.prune(Op::Prune { id: instance_id.to_owned(), options }).await)
+    }
+
+    async fn prune_executions_bulk(
+        &self,
+        filter: InstanceFilter,
+        options: PruneOptions,
+    ) -> Result<PruneResult, ProviderError> {
+        named!("prune_executions_bulk", self.prune(Op::PruneBulk { filter, options }).await)
+    }
+}

@@ -1,0 +1,93 @@
+//! From stored records back to duroxide's values. What does not decode is never dropped in silence.
+
+use std::sync::Arc;
+
+use duroxide::providers::{OrchestrationItem, WorkItem};
+use duroxide::{Event, EventKind, INITIAL_EXECUTION_ID};
+
+use crate::codec;
+use crate::engine::reads::UNKNOWN_VERSION;
+use crate::engine::{GrantBody, HistoryRow, TurnGrant};
+use crate::error::Error;
+
+/// The events of one execution, in order.
+pub(super) fn events(instance: &str, execution: u64, rows: &[HistoryRow]) -> Result<Vec<Event>, Error> {
+    let count = rows.iter().map(|row| (row.last_event - row.first_event + 1) as usize).sum();
+    // Bounded by what the rows can hold: an event takes more than a byte.
+    let bytes: usize = rows.iter().map(|row| row.record.len()).sum();
+    let mut events = Vec::with_capacity(std::cmp::min(count, bytes));
+    for row in rows {
+        codec::decode_events(&row.record, &mut events).map_err(|source| Error::Corrupt {
+            record: format!(
+                "history of instance {instance}, execution {execution}, events {}..={}",
+                row.first_event, row.last_event
+            ),
+            source: Arc::new(source),
+        })?;
+    }
+    Ok(events)
+}
+
+/// One queued item; `queue` names the table its row is in.
+pub(super) fn item(queue: &str, body: GrantBody) -> Result<WorkItem, Error> {
+    match body {
+        GrantBody::Item(item) => Ok(*item),
+        GrantBody::Record { row, record } => codec::decode_work_item(&record).map_err(|source| {
+            Error::Corrupt { record: format!("{queue} row {row}"), source: Arc::new(source) }
+        }),
+    }
+}
+
+/// A leased instance as the runtime wants it. A record that does not decode is reported in `history_error`,
+/// which lets the runtime count attempts and end the instance instead of tripping over it for ever.
+pub(super) fn turn(grant: TurnGrant) -> (OrchestrationItem, crate::queue::LeaseNo, u32) {
+    let TurnGrant { instance, name, version, execution, history, messages, kv, attempt, guard } = grant;
+    let mut history_error = None;
+    let mut note = |error: Error| {
+        tracing::warn!(%instance, %error, "a turn is delivered with an error in place of its history");
+        history_error.get_or_insert(error.to_string());
+    };
+    let history = events(&instance, execution, &history).unwrap_or_else(|error| {
+        note(error);
+        Vec::new()
+    });
+    let messages: Vec<WorkItem> =
+        messages.into_iter().filter_map(|body| item("messages", body).map_err(&mut note).ok()).collect();
+    let failed = history_error.is_some();
+    let (orchestration_name, version, execution_id) = match name {
+        Some(name) => (name, version, execution),
+        None => {
+            let (name, version) = named_by(&history, &messages);
+            (name, version, INITIAL_EXECUTION_ID)
+        }
+    };
+    let item = OrchestrationItem {
+        instance: instance.to_string(),
+        orchestration_name,
+        execution_id,
+        version: version.unwrap_or_else(|| UNKNOWN_VERSION.into()),
+        history: if failed { Vec::new() } else { history },
+        messages,
+        history_error,
+        kv_snapshot: if failed { Default::default() } else { kv },
+    };
+    (item, guard.keep(), attempt)
+}
+
+/// Name and version of an instance that has no rows of its own yet.
+fn named_by(history: &[Event], messages: &[WorkItem]) -> (String, Option<String>) {
+    let started = history.iter().find_map(|event| match &event.kind {
+        EventKind::OrchestrationStarted { name, version, .. } => Some((name.clone(), Some(version.clone()))),
+        _ => None,
+    });
+    let starting = || {
+        messages.iter().find_map(|message| match message {
+            WorkItem::StartOrchestration { orchestration, version, .. }
+            | WorkItem::ContinueAsNew { orchestration, version, .. } => {
+                Some((orchestration.clone(), version.clone()))
+            }
+            _ => None,
+        })
+    };
+    started.or_else(starting).unwrap_or_default()
+}

@@ -1,0 +1,267 @@
+//! duroxide's storage: the handle, and the path of a call from the runtime to the engine.
+//!
+//! Values are encoded and decoded here, on the caller's thread; the writer thread only moves bytes.
+
+mod admin;
+mod contract;
+mod decode;
+mod encode;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use duroxide::providers::ProviderError;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use crate::buffer::{Buffer, Counters, Stats};
+use crate::engine::returns::Returns;
+use crate::engine::{Engine, Held, Op, Reply, Tokens};
+use crate::error::Error;
+use crate::options::Options;
+use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool};
+
+/// duroxide's storage on one SQLite file, or in memory.
+///
+/// A handle is cheap to clone and all clones share one engine; so do two opens of the same file in one
+/// process. Hand it to duroxide as an `Arc<dyn Provider>`.
+///
+/// Every method of the provider returns when what it wrote is committed, at
+/// [`Durability::Full`](crate::Durability::Full) fsynced. Futures may be dropped at any await: a write that was submitted still
+/// completes, once, and a fetch leaves nothing behind. A full buffer suspends a call; nothing blocks an
+/// executor thread, except [`Forebay::open`], [`Forebay::close`] and dropping the last handle.
+///
+/// ```
+/// use std::sync::Arc;
+/// use duroxide::providers::Provider;
+/// use forebay::Forebay;
+///
+/// # fn main() -> Result<(), forebay::Error> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("app.db");
+/// let forebay = Forebay::open(path)?;
+/// let provider: Arc<dyn Provider> = Arc::new(forebay.clone());
+/// # drop(provider);
+/// forebay.close()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Forebay {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    buffer: Buffer<Engine>,
+    /// `None` in memory mode, where reads go through the writer.
+    readers: Option<Arc<ReaderPool>>,
+    returns: Arc<Returns>,
+    tokens: Tokens,
+    next_fetch: AtomicU64,
+    options: Options,
+}
+
+impl Forebay {
+    /// Opens the file at `path` with the default [`Options`], creating it if it is missing or empty.
+    ///
+    /// # Errors
+    /// See [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Options::default().open(path)
+    }
+
+    /// Opens a database in memory with the default [`Options`].
+    ///
+    /// # Errors
+    /// See [`Options::in_memory`].
+    pub fn in_memory() -> Result<Self, Error> {
+        Options::default().in_memory()
+    }
+
+    /// Completes what was submitted, answers every parked fetch with [`Error::Closed`], checkpoints, and
+    /// releases the file. Blocks until that is done. Other handles of the same engine are closed with it;
+    /// closing again answers as the first time did. Dropping the last handle does the same.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if the engine had failed, or the failure of the last checkpoint; what was
+    /// acknowledged is durable either way.
+    pub fn close(&self) -> Result<(), Error> {
+        self.inner.close()
+    }
+
+    /// What the engine has done since it was opened. Never blocks.
+    pub fn stats(&self) -> Stats {
+        self.inner.buffer.stats()
+    }
+
+    /// Runs `with` on the writer's connection, between two operations of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and [`Error::Failed`].
+    #[cfg(feature = "test-hooks")]
+    #[doc(hidden)]
+    pub fn on_writer_connection<T: Send + 'static>(
+        &self,
+        with: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (op, answer) = read_op(with);
+        self.inner.buffer.submit_blocking(op, 0)?.wait()?;
+        answer.lock().take().ok_or(Error::Closed)
+    }
+
+    async fn submit(&self, op: Op, bytes: usize) -> Result<Reply, Error> {
+        self.inner.buffer.submit(op, bytes).await?.await
+    }
+
+    /// Runs a read that may take long off the executor's threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let Some(readers) = &self.inner.readers else { return self.read_through_writer(read).await };
+        if let Some(refusal) = self.inner.buffer.refusal() {
+            return Err(refusal);
+        }
+        let readers = Arc::clone(readers);
+        let read = move || Ok(readers.with(read)??);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => match runtime.spawn_blocking(read).await {
+                Ok(result) => result,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_shutting_down) => Err(Error::Closed),
+            },
+            // Some other executor: it has to bear with us.
+            Err(_no_runtime) => read(),
+        }
+    }
+
+    /// Runs a read of one row: at once, if a connection is free, which is cheaper than any hand-over.
+    async fn read_point<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let Some(readers) = &self.inner.readers else { return self.read_through_writer(read).await };
+        if let Some(refusal) = self.inner.buffer.refusal() {
+            return Err(refusal);
+        }
+        match readers.with_idle(read) {
+            Ok(result) => Ok(result?),
+            Err(read) => self.read(read).await,
+        }
+    }
+
+    async fn read_through_writer<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (op, answer) = read_op(read);
+        self.submit(op, 0).await?;
+        let answered = answer.lock().take();
+        Ok(answered.ok_or(Error::Closed)??)
+    }
+}
+
+/// A read as an operation, and where its answer will be.
+fn read_op<T: Send + 'static>(
+    read: impl FnOnce(&Connection) -> T + Send + 'static,
+) -> (Op, Arc<Mutex<Option<T>>>) {
+    let answer = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&answer);
+    (Op::Read(Box::new(move |connection| *slot.lock() = Some(read(connection)))), answer)
+}
+
+impl Inner {
+    fn next_fetch(&self) -> u64 {
+        self.next_fetch.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// IMPORTANT: the readers first. The last connection that closes runs a checkpoint, and only the
+    /// writing one may.
+    fn close(&self) -> Result<(), Error> {
+        if let Some(readers) = &self.readers {
+            readers.close();
+        }
+        self.buffer.close()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "closing on the drop of the last handle");
+        }
+    }
+}
+
+impl std::fmt::Debug for Forebay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forebay")
+            .field("options", &self.inner.options)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn open_file(path: &Path, options: Options) -> Result<Forebay, Error> {
+    options.check()?;
+    let path = sqlite::prepare_path(path)?;
+    let join = |engine| join(engine, &path, &options);
+    let inner = sqlite::join_or_open(&path, join, |registration| {
+        let owner = FileOwner::acquire(&path)?;
+        let held = Held { owner: Some(owner), registration: Some(registration) };
+        start(Location::File(path.clone()), options.clone(), held)
+    })?;
+    Ok(Forebay { inner })
+}
+
+pub(crate) fn open_memory(options: Options) -> Result<Forebay, Error> {
+    options.check()?;
+    let inner = start(Location::Memory, options, Held::default())?;
+    Ok(Forebay { inner })
+}
+
+/// A handle to the engine that has the file open; `None` if it is closing.
+fn join(engine: Arc<AnyEngine>, path: &PathBuf, asked: &Options) -> Option<Result<Arc<Inner>, Error>> {
+    let differ = |differences| Some(Err(Error::OptionsDiffer { path: path.clone(), differences }));
+    let Ok(inner) = engine.downcast::<Inner>() else {
+        return differ("opened as a Writer, asked for as duroxide's storage".into());
+    };
+    // A failed engine must be closed before the file is opened anew; a handle to it would be of no use.
+    match inner.buffer.refusal() {
+        Some(Error::Closed) => return None,
+        Some(failed) => return Some(Err(failed)),
+        None => {}
+    }
+    let differences = inner.options.differences(asked);
+    if differences.is_empty() { Some(Ok(inner)) } else { differ(differences) }
+}
+
+fn start(location: Location, options: Options, held: Held) -> Result<Arc<Inner>, Error> {
+    let counters = Arc::new(Counters::default());
+    let returns = Arc::new(Returns::default());
+    let engine = Engine::open(&location, &options, Arc::clone(&counters), Arc::clone(&returns), held)?;
+    let buffer = Buffer::start("forebay-writer", &options, counters, engine)?;
+    let nudged = buffer.clone();
+    returns.on_arrival(move || nudged.nudge());
+    if let Some(clock) = &options.clock {
+        let returns = Arc::downgrade(&returns);
+        clock.on_jump(Box::new(move || returns.upgrade().is_some_and(|returns| returns.nudge())));
+    }
+    let readers = match location {
+        Location::File(path) => Some(Arc::new(ReaderPool::new(path, options.readers))),
+        Location::Memory => None,
+    };
+    let (tokens, next_fetch) = (Tokens::new(), AtomicU64::new(0));
+    Ok(Arc::new(Inner { buffer, readers, returns, tokens, next_fetch, options }))
+}
+
+/// The one place where an error becomes duroxide's, with its retry class.
+fn provider_error(operation: &str, error: &Error) -> ProviderError {
+    let message = error.to_string();
+    if error.is_retryable() {
+        ProviderError::retryable(operation, message)
+    } else {
+        ProviderError::permanent(operation, message)
+    }
+}

@@ -1,0 +1,98 @@
+//! What a batch did to the rows of a queue, reduced to its net effect.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// The columns of a queued row that change while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    pub(crate) visible_at_ms: u64,
+    pub(crate) attempt: u32,
+}
+
+/// The net effect of a batch on one row.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change<Row> {
+    Insert(Row, Schedule),
+    Update(Schedule),
+    Delete,
+}
+
+/// The net effect of a batch on one queue table, in row order (so inserts append).
+#[derive(Debug)]
+pub(crate) struct Changes<Row> {
+    rows: BTreeMap<i64, Change<Row>>,
+    attempts_only: bool,
+}
+
+impl<Row> Default for Changes<Row> {
+    fn default() -> Self {
+        Self { rows: BTreeMap::new(), attempts_only: true }
+    }
+}
+
+impl<Row> Changes<Row> {
+    pub(crate) fn insert(&mut self, id: i64, row: Row, schedule: Schedule) {
+        self.attempts_only = false;
+        self.rows.insert(id, Change::Insert(row, schedule));
+    }
+
+    /// The row was tried once more, or an attempt was taken back.
+    pub(crate) fn set_attempt(&mut self, id: i64, schedule: Schedule) {
+        match self.rows.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(Change::Update(schedule));
+            }
+            Entry::Occupied(mut entry) => match entry.get_mut() {
+                Change::Insert(_, staged) | Change::Update(staged) => *staged = schedule,
+                Change::Delete => {}
+            },
+        }
+    }
+
+    /// The row will be visible at another time.
+    pub(crate) fn reschedule(&mut self, id: i64, schedule: Schedule) {
+        self.attempts_only = false;
+        self.set_attempt(id, schedule);
+    }
+
+    pub(crate) fn delete(&mut self, id: i64) {
+        self.attempts_only = false;
+        match self.rows.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(Change::Delete);
+            }
+            Entry::Occupied(mut entry) => match entry.get() {
+                // Never reached the file, and never will.
+                Change::Insert(..) => {
+                    entry.remove();
+                }
+                Change::Update(_) | Change::Delete => {
+                    entry.insert(Change::Delete);
+                }
+            },
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether losing all of it with the power would do no more than try a message once too often.
+    pub(crate) fn is_attempts_only(&self) -> bool {
+        self.attempts_only
+    }
+
+    /// The staged row, for a reader that comes before the commit.
+    pub(crate) fn inserted(&self, id: i64) -> Option<&Row> {
+        match self.rows.get(&id) {
+            Some(Change::Insert(row, _)) => Some(row),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (i64, Change<Row>)> + use<Row> {
+        self.attempts_only = true;
+        std::mem::take(&mut self.rows).into_iter()
+    }
+}

@@ -1,0 +1,290 @@
+//! Activities waiting for a worker.
+//!
+//! Ready items lie in lanes by who may take them (nobody's session, an unclaimed session, a worker's own
+//! session) and by tag; within a lane the oldest comes first. A fetch looks at the heads of the lanes it may
+//! take from, so what it may not take costs it nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use duroxide::providers::TagFilter;
+
+use super::sessions::Sessions;
+use super::{Body, LeaseNo, Now, Schedule, WorkId};
+
+/// One activity waiting to run, or running under a lease.
+#[derive(Debug)]
+pub(crate) struct WorkEntry {
+    pub(crate) instance: Arc<str>,
+    pub(crate) execution: u64,
+    pub(crate) activity: u64,
+    pub(crate) session: Option<Arc<str>>,
+    pub(crate) tag: Option<Arc<str>>,
+    pub(crate) schedule: Schedule,
+    pub(crate) lease: Option<LeaseNo>,
+    pub(crate) body: Option<Body>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Lane {
+    NoSession,
+    Unclaimed,
+    OwnedBy(Arc<str>),
+}
+
+type ByTag = BTreeMap<Option<Arc<str>>, BTreeSet<WorkId>>;
+
+/// The activities of all instances, and the sessions they belong to.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    items: HashMap<WorkId, WorkEntry>,
+    by_instance: HashMap<Arc<str>, BTreeSet<(u64, u64, WorkId)>>,
+    lanes: HashMap<Lane, ByTag>,
+    delayed: BTreeSet<(u64, WorkId)>,
+    leased: usize,
+    sessions: Sessions,
+}
+
+impl Work {
+    /// Adds an item. `lease` is set only when memory is rebuilt around a lease that lives on.
+    pub(crate) fn push(&mut self, id: WorkId, mut item: WorkEntry, now: Now) {
+        match self.by_instance.get_key_value(&item.instance) {
+            Some((shared, _)) => item.instance = Arc::clone(shared),
+            None => {
+                self.by_instance.insert(Arc::clone(&item.instance), BTreeSet::new());
+            }
+        }
+        if let Some(activities) = self.by_instance.get_mut(&item.instance) {
+            activities.insert((item.execution, item.activity, id));
+        }
+        if let Some(session) = &item.session {
+            self.sessions.add_item(session);
+        }
+        self.leased += usize::from(item.lease.is_some());
+        self.items.insert(id, item);
+        self.list(id, now);
+    }
+
+    pub(crate) fn get(&self, id: WorkId) -> Option<&WorkEntry> {
+        self.items.get(&id)
+    }
+
+    /// Removes an item, whoever holds it.
+    pub(crate) fn remove(&mut self, id: WorkId) -> Option<WorkEntry> {
+        self.unlist(id);
+        let item = self.items.remove(&id)?;
+        if let Some(activities) = self.by_instance.get_mut(&item.instance) {
+            activities.remove(&(item.execution, item.activity, id));
+            if activities.is_empty() {
+                self.by_instance.remove(&item.instance);
+            }
+        }
+        if let Some(session) = &item.session {
+            self.sessions.remove_item(session);
+        }
+        self.leased -= usize::from(item.lease.is_some());
+        Some(item)
+    }
+
+    /// The items of one activity (more than one only if it was enqueued twice by hand).
+    pub(crate) fn of_activity(&self, instance: &str, execution: u64, activity: u64) -> Vec<WorkId> {
+        let Some(activities) = self.by_instance.get(instance) else { return Vec::new() };
+        let range = (execution, activity, WorkId::MIN)..=(execution, activity, WorkId::MAX);
+        activities.range(range).map(|(_, _, id)| *id).collect()
+    }
+
+    pub(crate) fn of_instance(&self, instance: &str) -> Vec<WorkId> {
+        let activities = self.by_instance.get(instance);
+        activities.map_or_else(Vec::new, |activities| activities.iter().map(|(_, _, id)| *id).collect())
+    }
+
+    /// The oldest item that a worker may take: one without a session, and, for a worker that takes part in
+    /// sessions, one of a session that is its own or nobody's.
+    pub(crate) fn pick(&self, owner: Option<&Arc<str>>, tags: &TagFilter) -> Option<WorkId> {
+        let no_session = self.head(&Lane::NoSession, tags);
+        let Some(owner) = owner else { return no_session };
+        let unclaimed = self.head(&Lane::Unclaimed, tags);
+        let owned = self.head(&Lane::OwnedBy(Arc::clone(owner)), tags);
+        [no_session, unclaimed, owned].into_iter().flatten().min()
+    }
+
+    fn head(&self, lane: &Lane, tags: &TagFilter) -> Option<WorkId> {
+        let by_tag = self.lanes.get(lane)?;
+        let untagged = || by_tag.get(&None).and_then(BTreeSet::first);
+        let tagged = |tags: &std::collections::HashSet<String>| {
+            // A filter names five tags at the most; the lanes of all other tags stay unseen.
+            tags.iter().filter_map(|tag| by_tag.get(&Some(Arc::from(tag.as_str())))?.first()).min()
+        };
+        let head = match tags {
+            TagFilter::DefaultOnly => untagged(),
+            TagFilter::Tags(tags) => tagged(tags),
+            TagFilter::DefaultAnd(tags) => [untagged(), tagged(tags)].into_iter().flatten().min(),
+            TagFilter::Any => by_tag.values().filter_map(BTreeSet::first).min(),
+            TagFilter::None => None,
+        };
+        head.copied()
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
+    /// Leases an item for one more attempt and returns its new schedule and its body. `session` is the
+    /// owner that the item's session, if it has one, is claimed for, and until when.
+    pub(crate) fn lease(
+        &mut self,
+        id: WorkId,
+        lease: LeaseNo,
+        session: Option<(&Arc<str>, Duration)>,
+        now: Now,
+    ) -> Option<(Schedule, Option<Body>)> {
+        self.unlist(id);
+        let item = self.items.get_mut(&id)?;
+        item.lease = Some(lease);
+        item.schedule.attempt = item.schedule.attempt.saturating_add(1);
+        self.leased += 1;
+        let leased = (item.schedule, item.body.take());
+        if let (Some(session), Some((owner, deadline))) = (item.session.clone(), session) {
+            let before = self.sessions.owner(&session);
+            self.sessions.claim(&session, owner, deadline, now.monotonic);
+            if before.as_ref() != Some(owner) {
+                self.relist_session(&session, before.as_ref(), now);
+            }
+        }
+        Some(leased)
+    }
+
+    /// Ends the lease of an item and makes it available at `visible_at_ms`, an attempt less if it is not to
+    /// count. Returns the new schedule.
+    pub(crate) fn release(
+        &mut self,
+        id: WorkId,
+        visible_at_ms: Option<u64>,
+        ignore_attempt: bool,
+        now: Now,
+    ) -> Option<Schedule> {
+        let item = self.items.get_mut(&id)?;
+        self.leased -= usize::from(item.lease.take().is_some());
+        if let Some(visible_at_ms) = visible_at_ms {
+            item.schedule.visible_at_ms = visible_at_ms;
+        }
+        if ignore_attempt {
+            item.schedule.attempt = item.schedule.attempt.saturating_sub(1);
+        }
+        let schedule = item.schedule;
+        self.list(id, now);
+        Some(schedule)
+    }
+
+    /// Work went on under this item's lease: its session is not idle.
+    pub(crate) fn touch_session(&mut self, id: WorkId, now: Now) {
+        if let Some(session) = self.items.get(&id).and_then(|item| item.session.clone()) {
+            self.sessions.touch(&session, now.monotonic);
+        }
+    }
+
+    pub(crate) fn renew_sessions(
+        &mut self,
+        owners: &[String],
+        extend_for: Duration,
+        idle_timeout: Duration,
+        now: Now,
+    ) -> usize {
+        let deadline = now.monotonic.saturating_add(extend_for);
+        self.sessions.renew(owners, deadline, idle_timeout, now.monotonic)
+    }
+
+    pub(crate) fn sweep_sessions(&mut self) -> usize {
+        self.sessions.sweep()
+    }
+
+    /// Makes visible what has fallen due, and frees the sessions whose owner let them run out.
+    pub(crate) fn promote(&mut self, now: Now) {
+        while let Some(&(due_ms, id)) = self.delayed.first()
+            && due_ms <= now.wall_ms
+        {
+            self.delayed.pop_first();
+            self.list(id, now);
+        }
+        while let Some((session, owner)) = self.sessions.pop_expired(now.monotonic) {
+            self.relist_session(&session, Some(&owner), now);
+        }
+    }
+
+    pub(crate) fn next_due_ms(&self) -> Option<u64> {
+        self.delayed.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    pub(crate) fn next_session_deadline(&self) -> Option<Duration> {
+        self.sessions.next_deadline()
+    }
+
+    /// Items that nobody has leased, visible or not.
+    pub(crate) fn unleased(&self) -> usize {
+        self.items.len() - self.leased
+    }
+
+    /// An empty queue with the same session claims: the first step of a rebuild.
+    pub(crate) fn start_over(&mut self) -> Work {
+        let mut sessions = std::mem::take(&mut self.sessions);
+        sessions.forget_items();
+        Work { sessions, ..Work::default() }
+    }
+
+    fn lane_of(&self, item: &WorkEntry) -> Lane {
+        match &item.session {
+            None => Lane::NoSession,
+            Some(session) => self.sessions.owner(session).map_or(Lane::Unclaimed, Lane::OwnedBy),
+        }
+    }
+
+    /// Puts an item that is in no list where it belongs: its lane, the timers, or nowhere under a lease.
+    fn list(&mut self, id: WorkId, now: Now) {
+        let Some(item) = self.items.get(&id).filter(|item| item.lease.is_none()) else { return };
+        if item.schedule.visible_at_ms > now.wall_ms {
+            self.delayed.insert((item.schedule.visible_at_ms, id));
+            return;
+        }
+        let (lane, tag, session) = (self.lane_of(item), item.tag.clone(), item.session.clone());
+        self.lanes.entry(lane).or_default().entry(tag).or_default().insert(id);
+        if let Some(session) = session {
+            self.sessions.set_ready(&session, id, true);
+        }
+    }
+
+    fn unlist(&mut self, id: WorkId) {
+        let Some(item) = self.items.get(&id) else { return };
+        if self.delayed.remove(&(item.schedule.visible_at_ms, id)) {
+            return;
+        }
+        let (lane, tag, session) = (self.lane_of(item), item.tag.clone(), item.session.clone());
+        self.unlist_from(&lane, &tag, id);
+        if let Some(session) = session {
+            self.sessions.set_ready(&session, id, false);
+        }
+    }
+
+    fn unlist_from(&mut self, lane: &Lane, tag: &Option<Arc<str>>, id: WorkId) {
+        let Some(by_tag) = self.lanes.get_mut(lane) else { return };
+        if let Some(items) = by_tag.get_mut(tag) {
+            items.remove(&id);
+            if items.is_empty() {
+                by_tag.remove(tag);
+            }
+        }
+        if by_tag.is_empty() {
+            self.lanes.remove(lane);
+        }
+    }
+
+    /// Moves the ready items of a session from its former owner's lane to the present one's.
+    fn relist_session(&mut self, session: &Arc<str>, before: Option<&Arc<str>>, now: Now) {
+        let from = before.map_or(Lane::Unclaimed, |owner| Lane::OwnedBy(Arc::clone(owner)));
+        for id in self.sessions.ready_items(session) {
+            let Some(tag) = self.items.get(&id).map(|item| item.tag.clone()) else { continue };
+            self.unlist_from(&from, &tag, id);
+            self.list(id, now);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! SQLite connections: how they are opened, and what is checked before anything is trusted.
+//!
+//! One connection writes and checkpoints ([`WriteConnection`]); a few `query_only` ones read
+//! ([`ReaderPool`]). IMPORTANT: only the writing connection ever checkpoints. SQLite up to 3.51.2 can lose
+//! acknowledged commits when one connection writes while another checkpoints, and even with the fixed
+//! versions required here there is no reason to let two connections contend for it.
+
+mod owner;
+mod readers;
+mod registry;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(crate) use owner::{FileOwner, prepare_path};
+pub(crate) use readers::ReaderPool;
+pub(crate) use registry::{AnyEngine, Registration, join_or_open};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+pub(crate) use write::{Sync, WriteConnection};
+
+use crate::error::Error;
+use crate::options::{Durability, Options};
+
+/// The first SQLite without the WAL-reset bug.
+const SQLITE_VERSION_MIN: (i32, &str) = (3_051_003, "3.51.3");
+
+/// How long a statement waits for a foreign process that holds SQLite's write lock (a backup, a shell).
+/// After that the batch is rolled back and its callers get a retryable error.
+const FOREIGN_LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Statements kept prepared on each connection; the engine uses some forty.
+const STATEMENTS_CACHED: usize = 64;
+
+/// Where a database lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Location {
+    File(PathBuf),
+    Memory,
+}
+
+/// Refuses a SQLite that can lose acknowledged commits.
+pub(crate) fn check_library(version_number: i32, version: &str) -> Result<(), Error> {
+    let (oldest, required) = SQLITE_VERSION_MIN;
+    if version_number < oldest {
+        return Err(Error::SqliteTooOld { found: version.into(), required });
+    }
+    Ok(())
+}
+
+/// Opens the connection that will write, without changing the file: whose database it is has to be known
+/// before the first pragma that writes.
+pub(crate) fn open_unchanged(location: &Location) -> Result<Connection, Error> {
+    check_library(rusqlite::version_number(), rusqlite::version())?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = match location {
+        Location::Memory => Connection::open_in_memory_with_flags(flags)?,
+        Location::File(path) => Connection::open_with_flags(path, flags).map_err(|e| explain(e, path))?,
+    };
+    connection.busy_timeout(FOREIGN_LOCK_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    if let Location::File(path) = location {
+        // Reads the header: a file that is no database says so here.
+        let schema_version = connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0));
+        schema_version.map_err(|e| explain(e, path))?;
+    }
+    Ok(connection)
+}
+
+/// Sets the pragmas a writing connection runs with, and reads every one of them back.
+pub(crate) fn configure_writer(
+    connection: &Connection,
+    location: &Location,
+    options: &Options,
+) -> Result<(), Error> {
+    let cache_kib = -i64::try_from(options.cache_bytes / 1024).unwrap_or(i64::MAX);
+    set_pragma(connection, "cache_size", &cache_kib.to_string(), &cache_kib.to_string())?;
+    set_pragma(connection, "temp_store", "MEMORY", "2")?;
+    set_pragma(connection, "trusted_schema", "OFF", "0")?;
+    match location {
+        // Nothing here outlives the process; the journal is still needed to roll a batch back.
+        Location::Memory => {
+            set_pragma(connection, "journal_mode", "MEMORY", "memory")?;
+            set_pragma(connection, "synchronous", "OFF", "0")
+        }
+        Location::File(path) => {
+            set_pragma(connection, "journal_mode", "WAL", "wal").map_err(|e| explain_error(e, path))?;
+            set_pragma(connection, "wal_autocheckpoint", "0", "0")?;
+            // The log is overwritten in place after a checkpoint; it is cut back only when it outgrew this.
+            let limit = i64::try_from(options.wal_bytes_max.saturating_mul(2)).unwrap_or(i64::MAX);
+            set_pragma(connection, "journal_size_limit", &limit.to_string(), &limit.to_string())?;
+            match options.durability {
+                Durability::Full => set_pragma(connection, "synchronous", "FULL", "2"),
+                Durability::Normal => set_pragma(connection, "synchronous", "NORMAL", "1"),
+            }
+        }
+    }
+}
+
+/// Writes a pragma and reads it back: SQLite ignores a value it does not know without a word.
+pub(crate) fn set_pragma(
+    connection: &Connection,
+    pragma: &'static str,
+    value: &str,
+    reads_back_as: &str,
+) -> Result<(), Error> {
+    connection.pragma_update(None, pragma, value)?;
+    let found = read_pragma(connection, pragma)?;
+    if found.eq_ignore_ascii_case(reads_back_as) {
+        Ok(())
+    } else {
+        Err(Error::PragmaNotTaken { pragma, asked: value.into(), found })
+    }
+}
+
+pub(crate) fn read_pragma(connection: &Connection, pragma: &str) -> Result<String, Error> {
+    use rusqlite::types::ValueRef;
+    Ok(connection.pragma_query_value(None, pragma, |row| {
+        Ok(match row.get_ref(0)? {
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            _other => String::new(),
+        })
+    })?)
+}
+
+/// Turns what SQLite says while a file is being opened into an error that names the file.
+pub(crate) fn explain(error: rusqlite::Error, path: &Path) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            Error::NotADatabase { path: path.into() }
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Error::ReadOnly { path: path.into() },
+        Some(ErrorCode::CannotOpen) => {
+            Error::Io { doing: format!("opening {}", path.display()), source: std::sync::Arc::new(error) }
+        }
+        _ => error.into(),
+    }
+}
+
+fn explain_error(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Sqlite { source } => match std::sync::Arc::try_unwrap(source) {
+            Ok(source) => explain(source, path),
+            Err(source) => Error::Sqlite { source },
+        },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_sqlite_is_refused_by_version() {
+        let error = check_library(3_051_002, "3.51.2").unwrap_err();
+        assert!(matches!(&error, Error::SqliteTooOld { found, .. } if found == "3.51.2"));
+        assert!(error.to_string().contains("3.51.3"), "{error}");
+        assert!(check_library(3_051_003, "3.51.3").is_ok());
+    }
+
+    #[test]
+    fn a_pragma_that_does_not_take_is_an_error() {
+        let connection = open_unchanged(&Location::Memory).unwrap();
+        // What the reference provider does: SQLite reads the unknown word as NORMAL.
+        let error = set_pragma(&connection, "synchronous", "WAL", "wal").unwrap_err();
+        assert!(matches!(error, Error::PragmaNotTaken { pragma: "synchronous", .. }), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Connections that only read: `query_only`, no checkpoints, short transactions.
+
+use std::path::PathBuf;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{FOREIGN_LOCK_WAIT, STATEMENTS_CACHED, explain, set_pragma};
+use crate::error::Error;
+
+/// A bounded set of reading connections to one file, opened when first needed.
+pub(crate) struct ReaderPool {
+    path: PathBuf,
+    connections_max: usize,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Connection>,
+    open: usize,
+    closed: bool,
+}
+
+impl ReaderPool {
+    pub(crate) fn new(path: PathBuf, connections_max: usize) -> Self {
+        Self { path, connections_max, state: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// Runs `read` on a connection, waiting for one if all are busy.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> T) -> Result<T, Error> {
+        let connection = self.take()?;
+        // Given back even if `read` panics.
+        let lent = Lent { pool: self, connection: Some(connection) };
+        Ok(match &lent.connection {
+            Some(connection) => read(connection),
+            None => return Err(Error::Closed),
+        })
+    }
+
+    /// Runs `read` only if that needs no waiting and no opening; gives it back otherwise.
+    pub(crate) fn with_idle<T, F: FnOnce(&Connection) -> T>(&self, read: F) -> Result<T, F> {
+        let mut state = self.state.lock();
+        let Some(connection) = (!state.closed).then(|| state.idle.pop()).flatten() else { return Err(read) };
+        drop(state);
+        let lent = Lent { pool: self, connection: Some(connection) };
+        match &lent.connection {
+            Some(connection) => Ok(read(connection)),
+            None => Err(read),
+        }
+    }
+
+    fn take(&self) -> Result<Connection, Error> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return Err(Error::Closed);
+            }
+            if let Some(connection) = state.idle.pop() {
+                return Ok(connection);
+            }
+            if state.open < self.connections_max {
+                state.open += 1;
+                break;
+            }
+            self.returned.wait(&mut state);
+        }
+        drop(state);
+        self.open().inspect_err(|_| {
+            self.state.lock().open -= 1;
+            self.returned.notify_one();
+        })
+    }
+
+    fn open(&self) -> Result<Connection, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let connection =
+            Connection::open_with_flags(&self.path, flags).map_err(|e| explain(e, &self.path))?;
+        connection.busy_timeout(FOREIGN_LOCK_WAIT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        set_pragma(&connection, "wal_autocheckpoint", "0", "0")?;
+        set_pragma(&connection, "query_only", "ON", "1")?;
+        set_pragma(&connection, "trusted_schema", "OFF", "0")?;
+        Ok(connection)
+    }
+
+    fn give_back(&self, connection: Connection) {
+        // A read that left a transaction open would pin the log for ever.
+        let usable = connection.is_autocommit();
+        let mut state = self.state.lock();
+        if state.closed || !usable {
+            state.open -= 1;
+        } else {
+            state.idle.push(connection);
+        }
+        self.returned.notify_one();
+    }
+
+    /// Refuses further reads, closes the idle connections, and waits for those that are reading.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.open -= state.idle.len();
+        state.idle.clear();
+        self.returned.notify_all();
+        while state.open > 0 {
+            self.returned.wait(&mut state);
+        }
+    }
+}
+
+struct Lent<'a> {
+    pool: &'a ReaderPool,
+    connection: Option<Connection>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.give_back(connection);
+        }
+    }
+}

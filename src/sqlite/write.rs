@@ -1,0 +1,210 @@
+//! The one connection that writes: its transaction, its durability, its checkpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
+
+use super::{Location, set_pragma};
+use crate::buffer::{CommitError, Counters};
+use crate::error::Error;
+use crate::options::{Durability, Options};
+
+/// What the commit of the transaction being opened has to survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// Whatever the engine's durability promises.
+    AsPromised,
+    /// A crash of the process only: no fsync. For batches that hold nothing but attempt counts.
+    ProcessCrash,
+}
+
+/// How long the writer is idle before it moves the log into the database.
+const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_millis(500);
+
+/// Bytes of a frame in the log beyond its page.
+const FRAME_HEADER_BYTES: u64 = 24;
+
+/// The writing connection. Every method is called from the writer thread.
+pub(crate) struct WriteConnection {
+    connection: Connection,
+    counters: Arc<Counters>,
+    in_memory: bool,
+    durability: Durability,
+    /// Whether SQLite's `synchronous` currently is what `durability` asks for.
+    relaxed: bool,
+    frame_bytes: u64,
+    wal_bytes_max: u64,
+    log: Log,
+}
+
+/// What is known of the write-ahead log.
+#[derive(Default)]
+struct Log {
+    frames: u64,
+    /// Frames at which the next checkpoint is due although the writer is busy.
+    due_at_frames: u64,
+    /// When the last commit that is not checkpointed yet was made.
+    dirty_since: Option<Duration>,
+}
+
+impl WriteConnection {
+    pub(crate) fn new(
+        connection: Connection,
+        location: &Location,
+        options: &Options,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Error> {
+        let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let frame_bytes = page_bytes.cast_unsigned() + FRAME_HEADER_BYTES;
+        let log = Log { due_at_frames: options.wal_bytes_max / frame_bytes, ..Log::default() };
+        Ok(Self {
+            connection,
+            counters,
+            in_memory: *location == Location::Memory,
+            durability: options.durability,
+            relaxed: false,
+            frame_bytes,
+            wal_bytes_max: options.wal_bytes_max,
+            log,
+        })
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        !self.connection.is_autocommit()
+    }
+
+    /// Opens the batch's transaction, if it is not open yet. IMMEDIATE: a deferred one that upgrades from
+    /// read to write is refused by SQLite at once, whatever the busy timeout says.
+    ///
+    /// IMPORTANT: the first call of a batch decides about the fsync; SQLite takes no change inside a
+    /// transaction. A batch that may still write something that matters must begin `AsPromised`.
+    pub(crate) fn begin(&mut self, sync: Sync) -> Result<(), Error> {
+        if self.is_in_transaction() {
+            return Ok(());
+        }
+        let relax = sync == Sync::ProcessCrash && self.durability == Durability::Full && !self.in_memory;
+        if relax != self.relaxed {
+            let (value, reads_back_as) = if relax { ("NORMAL", "1") } else { ("FULL", "2") };
+            set_pragma(&self.connection, "synchronous", value, reads_back_as)?;
+            self.relaxed = relax;
+        }
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(())
+    }
+
+    /// Commits the batch's transaction; nothing to do if it was never opened.
+    pub(crate) fn commit(&mut self, now: Duration) -> Result<(), CommitError> {
+        if !self.is_in_transaction() {
+            return Ok(());
+        }
+        let committed =
+            self.connection.prepare_cached("COMMIT").and_then(|mut statement| statement.execute([]));
+        if let Err(error) = committed {
+            // A disk that is full refuses the frame that would make the commit valid, and a lock keeps
+            // SQLite from starting to write it: both are certain. Anything else, a failed fsync above
+            // all, leaves frames whose fate nobody knows.
+            let certain =
+                matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy));
+            let error = Error::from(error);
+            return Err(if certain { CommitError::RolledBack(error) } else { CommitError::Unknown(error) });
+        }
+        Counters::add(&self.counters.commits, 1);
+        if !self.in_memory {
+            // The commit stands whatever happens to the bookkeeping.
+            if let Err(error) = self.measure_log() {
+                tracing::warn!(%error, "cannot read the size of the write-ahead log");
+            }
+            self.log.dirty_since = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Rolls the open transaction back, if there is one.
+    pub(crate) fn rollback(&mut self) -> Result<(), Error> {
+        if self.is_in_transaction() {
+            self.connection.prepare_cached("ROLLBACK")?.execute([])?;
+        }
+        Ok(())
+    }
+
+    /// How long until [`Self::maintain`] has something to do although nothing is submitted.
+    pub(crate) fn wait(&self, now: Duration) -> Option<Duration> {
+        let dirty_since = self.log.dirty_since?;
+        Some((dirty_since + IDLE_BEFORE_CHECKPOINT).saturating_sub(now))
+    }
+
+    /// Checkpoints when idle, or when the log has passed its limit.
+    pub(crate) fn maintain(&mut self, now: Duration) -> Result<(), Error> {
+        let Some(dirty_since) = self.log.dirty_since else { return Ok(()) };
+        let idle = now.saturating_sub(dirty_since) >= IDLE_BEFORE_CHECKPOINT;
+        if idle || self.log.frames >= self.log.due_at_frames {
+            let complete = self.checkpoint("PASSIVE")?;
+            let step = self.wal_bytes_max / self.frame_bytes;
+            // A reader held it up: not again before the log has grown by a quarter, or until it is idle.
+            self.log.due_at_frames = if complete { step } else { self.log.frames + step / 4 };
+            self.log.dirty_since = if complete || idle { None } else { Some(dirty_since) };
+        }
+        Ok(())
+    }
+
+    /// Returns whether the whole log is in the database now.
+    ///
+    /// An I/O error here is as bad as one in a commit: after a failed fsync the kernel may report the next
+    /// one as good although the pages are gone, and the log would be reused on the strength of it.
+    fn checkpoint(&mut self, mode: &str) -> Result<bool, Error> {
+        let sql = match mode {
+            "TRUNCATE" => "PRAGMA wal_checkpoint(TRUNCATE)",
+            _ => "PRAGMA wal_checkpoint(PASSIVE)",
+        };
+        let outcome = self.connection.query_row(sql, [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        Counters::add(&self.counters.checkpoints, 1);
+        match outcome {
+            Ok((busy, in_log, moved)) => Ok(busy == 0 && in_log == moved),
+            Err(error) => match error.sqlite_error_code() {
+                // The log keeps everything; there will be another time.
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
+                    tracing::warn!(%error, "checkpoint put off");
+                    Ok(false)
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    fn measure_log(&mut self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+        let frames: i64 = statement.query_row([], |row| row.get(1))?;
+        let frames = u64::try_from(frames).unwrap_or(0);
+        // Fewer frames than before: the log was started over after a checkpoint.
+        let appended = frames.checked_sub(self.log.frames).unwrap_or(frames);
+        Counters::add(&self.counters.bytes_written, appended * self.frame_bytes);
+        self.log.frames = frames;
+        Ok(())
+    }
+
+    /// Moves the whole log into the database and cuts it to nothing, as far as readers allow.
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        if self.in_memory {
+            return Ok(());
+        }
+        self.checkpoint("TRUNCATE").map(|_complete| ())
+    }
+
+    /// Keeps SQLite from checkpointing when the connection is dropped: after a failure nothing may touch
+    /// the file until it is opened, and recovered, anew.
+    pub(crate) fn let_go(&mut self) {
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    }
+}
