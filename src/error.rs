@@ -135,6 +135,17 @@ pub enum Error {
         source: Arc<rusqlite::Error>,
     },
 
+    /// A closure given to a [`Writer`](crate::Writer) returned this error of its own. It left no trace.
+    Operation {
+        /// The closure's error.
+        source: Cause,
+    },
+    /// A closure given to a [`Writer`](crate::Writer) panicked. It left no trace.
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+
     /// The batch could not be written and was rolled back for certain. Nothing in it happened; try again.
     RolledBack {
         /// The cause.
@@ -163,6 +174,16 @@ impl Error {
         matches!(self, Error::RolledBack { .. } | Error::Full)
     }
 
+    /// Wraps an error of the embedder's own, for a closure given to a [`Writer`](crate::Writer) to return.
+    ///
+    /// ```
+    /// let refused = forebay::Error::operation("the account is closed");
+    /// assert_eq!(refused.to_string(), "the account is closed");
+    /// ```
+    pub fn operation(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Error::Operation { source: Arc::from(error.into()) }
+    }
+
     pub(crate) fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
         Error::Io { doing: doing.into(), source: Arc::new(source) }
     }
@@ -175,6 +196,12 @@ impl Error {
 impl From<rusqlite::Error> for Error {
     fn from(source: rusqlite::Error) -> Self {
         Error::Sqlite { source: Arc::new(source) }
+    }
+}
+
+impl From<Box<dyn StdError + Send + Sync>> for Error {
+    fn from(source: Box<dyn StdError + Send + Sync>) -> Self {
+        Error::operation(source)
     }
 }
 
@@ -245,6 +272,8 @@ impl fmt::Display for Error {
             Error::Corrupt { record, source } => write!(f, "{record} does not decode: {source}"),
             Error::Refused { reason } => f.write_str(reason),
             Error::Sqlite { source } => write!(f, "SQLite: {source}"),
+            Error::Operation { source } => write!(f, "{source}"),
+            Error::Panicked { message } => write!(f, "the operation panicked: {message}"),
             Error::RolledBack { source } => {
                 write!(f, "the batch was rolled back, nothing of it happened, try again: {source}")
             }
@@ -265,6 +294,7 @@ impl StdError for Error {
         match self {
             Error::Io { source, .. }
             | Error::Corrupt { source, .. }
+            | Error::Operation { source }
             | Error::RolledBack { source }
             | Error::OutcomeUnknown { source }
             | Error::Failed { source } => Some(source.as_ref()),

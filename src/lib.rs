@@ -27,6 +27,9 @@
 //! `codec/` is the format of stored records; `docs/design.md` in the repository has the invariants, the
 //! crash cases and the schema.
 
+// Parts of the shared layers (timers, nudges, in-memory databases) have the engine as their only user.
+#![cfg_attr(not(feature = "duroxide"), allow(dead_code))]
+
 mod buffer;
 mod clock;
 #[cfg(feature = "duroxide")]
@@ -40,6 +43,7 @@ mod provider;
 #[cfg(feature = "duroxide")]
 mod queue;
 mod sqlite;
+mod writer;
 
 pub use buffer::Stats;
 pub use clock::{Clock, JumpListener, ManualClock, SystemClock};
@@ -47,3 +51,4 @@ pub use error::{Cause, Error};
 pub use options::{Durability, Options};
 #[cfg(feature = "duroxide")]
 pub use provider::Forebay;
+pub use writer::{Ticket, Writer};

@@ -1,5 +1,6 @@
 //! How an engine is set up: one plain struct, every default with its reason.
 
+#[cfg(feature = "duroxide")]
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

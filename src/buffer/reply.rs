@@ -46,18 +46,11 @@ impl<R> Drop for Responder<R> {
     }
 }
 
-/// The caller's end: a future, or a blocking [`Pending::wait`]. Dropping it cancels nothing.
+/// The caller's end, a future for any runtime. Dropping it cancels nothing.
 #[derive(Debug)]
 pub(crate) struct Pending<R> {
     receiver: oneshot::Receiver<Result<R, Error>>,
     shared: Arc<Shared>,
-}
-
-impl<R> Pending<R> {
-    /// Blocks the calling thread until the answer is there.
-    pub(crate) fn wait(self) -> Result<R, Error> {
-        pollster::block_on(self)
-    }
 }
 
 impl<R> Future for Pending<R> {

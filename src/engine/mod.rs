@@ -133,6 +133,7 @@ pub(crate) struct Engine {
 
 /// What an engine holds on to besides its connection. Dropped in this order.
 #[derive(Default)]
+#[expect(dead_code, reason = "held, not read")]
 pub(crate) struct Held {
     pub(crate) owner: Option<FileOwner>,
     pub(crate) registration: Option<Registration>,

@@ -5,10 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use crate::error::Error;
-use crate::sqlite::{Location, explain};
-
-/// "fbay", in the header of every file forebay made (`file` and `PRAGMA application_id` show it).
-const APPLICATION_ID: i64 = 0x6662_6179;
+use crate::sqlite::{ENGINE_APPLICATION_ID as APPLICATION_ID, Location, explain};
 
 /// The newest format this build reads and writes, kept in `user_version`.
 const FORMAT: i64 = 1;

@@ -106,7 +106,7 @@ impl Forebay {
         with: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (op, answer) = read_op(with);
-        self.inner.buffer.submit_blocking(op, 0)?.wait()?;
+        pollster::block_on(self.submit(op, 0))?;
         answer.lock().take().ok_or(Error::Closed)
     }
 

@@ -59,10 +59,6 @@ impl<T> Leases<T> {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.held.len()
-    }
-
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (LeaseNo, Duration, T)> + use<T> {
         self.by_deadline.clear();
         std::mem::take(&mut self.held).into_iter().map(|(no, (deadline, what))| (no, deadline, what))

@@ -66,10 +66,6 @@ impl Work {
         self.list(id, now);
     }
 
-    pub(crate) fn get(&self, id: WorkId) -> Option<&WorkEntry> {
-        self.items.get(&id)
-    }
-
     /// Removes an item, whoever holds it.
     pub(crate) fn remove(&mut self, id: WorkId) -> Option<WorkEntry> {
         self.unlist(id);

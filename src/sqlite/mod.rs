@@ -25,6 +25,9 @@ use crate::options::{Durability, Options};
 /// The first SQLite without the WAL-reset bug.
 const SQLITE_VERSION_MIN: (i32, &str) = (3_051_003, "3.51.3");
 
+/// "fbay", in the header of every file the orchestration engine made (`PRAGMA application_id` shows it).
+pub(crate) const ENGINE_APPLICATION_ID: i64 = 0x6662_6179;
+
 /// How long a statement waits for a foreign process that holds SQLite's write lock (a backup, a shell).
 /// After that the batch is rolled back and its callers get a retryable error.
 const FOREIGN_LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -125,6 +128,25 @@ pub(crate) fn read_pragma(connection: &Connection, pragma: &str) -> Result<Strin
             _other => String::new(),
         })
     })?)
+}
+
+/// Whether foreign keys would keep the open transaction from committing.
+#[allow(unsafe_code)]
+pub(crate) fn has_unresolved_foreign_keys(connection: &Connection) -> bool {
+    let (mut current, mut highest) = (0, 0);
+    // SAFETY: the handle is valid for as long as the connection is borrowed, and the connection is used by
+    // this thread alone (it is not `Sync`). SQLite writes two integers through the pointers, both of which
+    // live until the call returns, and keeps neither. rusqlite has no safe form of this call.
+    let status = unsafe {
+        rusqlite::ffi::sqlite3_db_status(
+            connection.handle(),
+            rusqlite::ffi::SQLITE_DBSTATUS_DEFERRED_FKS,
+            &raw mut current,
+            &raw mut highest,
+            0,
+        )
+    };
+    status == rusqlite::ffi::SQLITE_OK && current != 0
 }
 
 /// Turns what SQLite says while a file is being opened into an error that names the file.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBehavior};
 
 use super::{Location, set_pragma};
 use crate::buffer::{CommitError, Counters};
@@ -75,31 +75,34 @@ impl WriteConnection {
         &self.connection
     }
 
-    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-
     pub(crate) fn is_in_transaction(&self) -> bool {
         !self.connection.is_autocommit()
     }
 
-    /// Opens the batch's transaction, if it is not open yet. IMMEDIATE: a deferred one that upgrades from
-    /// read to write is refused by SQLite at once, whatever the busy timeout says.
+    /// Opens the batch's transaction, if it is not open yet.
     ///
     /// IMPORTANT: the first call of a batch decides about the fsync; SQLite takes no change inside a
     /// transaction. A batch that may still write something that matters must begin `AsPromised`.
     pub(crate) fn begin(&mut self, sync: Sync) -> Result<(), Error> {
-        if self.is_in_transaction() {
-            return Ok(());
+        if !self.is_in_transaction() {
+            self.transaction(sync)?;
         }
+        Ok(())
+    }
+
+    /// Opens the batch's transaction and lends it. It stays open when the loan ends: only [`Self::commit`]
+    /// and [`Self::rollback`] end it. IMMEDIATE: a deferred one that upgrades from read to write is refused
+    /// by SQLite at once, whatever the busy timeout says.
+    pub(crate) fn transaction(&mut self, sync: Sync) -> Result<Transaction<'_>, Error> {
         let relax = sync == Sync::ProcessCrash && self.durability == Durability::Full && !self.in_memory;
         if relax != self.relaxed {
             let (value, reads_back_as) = if relax { ("NORMAL", "1") } else { ("FULL", "2") };
             set_pragma(&self.connection, "synchronous", value, reads_back_as)?;
             self.relaxed = relax;
         }
-        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        Ok(())
+        let mut transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        transaction.set_drop_behavior(DropBehavior::Ignore);
+        Ok(transaction)
     }
 
     /// Commits the batch's transaction; nothing to do if it was never opened.

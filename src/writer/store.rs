@@ -1,0 +1,181 @@
+//! The store that group commit drives for closures: a savepoint for each, one transaction for all.
+//!
+//! Closures are gathered by `apply` and run by `settle`, because only there the batch's transaction can be
+//! lent to them. Arrival order is kept. A closure runs at most once, so a batch that is lost as a whole is
+//! not run again: its callers hear that it was rolled back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction};
+
+use super::guard::{Guard, SAVEPOINT};
+use crate::buffer::{CommitError, Counters, Replies, Responder, Store};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::options::Options;
+use crate::sqlite::{self, FileOwner, Location, Registration, Sync, WriteConnection};
+
+/// A closure without its value, which it leaves in a place of its own.
+pub(super) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
+
+pub(super) struct ClosureStore {
+    connection: WriteConnection,
+    guard: Guard,
+    clock: Arc<dyn Clock>,
+    gathered: Vec<(Operation, Responder<()>)>,
+    /// Dropped last, when the connection is gone.
+    _held: (FileOwner, Registration),
+}
+
+impl ClosureStore {
+    pub(super) fn open(
+        location: &Location,
+        options: &Options,
+        counters: Arc<Counters>,
+        held: (FileOwner, Registration),
+    ) -> Result<Self, Error> {
+        let mut connection = sqlite::open_unchanged(location)?;
+        refuse_engine_file(&connection, location)?;
+        sqlite::configure_writer(&connection, location, options)?;
+        let guard = Guard::install(&mut connection)?;
+        let connection = WriteConnection::new(connection, location, options, counters)?;
+        let clock = options.clock_or_system();
+        Ok(Self { connection, guard, clock, gathered: Vec::new(), _held: held })
+    }
+
+    /// Runs one closure so that it leaves everything or nothing.
+    fn run(
+        guard: &Guard,
+        transaction: &Transaction<'_>,
+        operation: Operation,
+    ) -> Result<Result<(), Error>, Error> {
+        statement(transaction, &format!("SAVEPOINT {SAVEPOINT}"))?;
+        let armed = guard.arm();
+        let outcome = catch_unwind(AssertUnwindSafe(|| operation(transaction)));
+        drop(armed);
+        let outcome = match outcome {
+            Ok(result) => result.map_err(|error| guard.explain(error)),
+            Err(panic) => Err(Error::Panicked { message: panic_message(panic.as_ref()) }),
+        };
+        if transaction.is_autocommit() {
+            // `ON CONFLICT ROLLBACK`, `RAISE(ROLLBACK)`, a disk that filled up: SQLite has undone the batch.
+            return Err(outcome.err().unwrap_or_else(|| {
+                Error::refused("a closure made SQLite roll back the whole batch (ON CONFLICT ROLLBACK?)")
+            }));
+        }
+        let outcome = outcome.and_then(|()| check_foreign_keys(transaction));
+        if outcome.is_err() {
+            statement(transaction, &format!("ROLLBACK TO {SAVEPOINT}"))?;
+        }
+        statement(transaction, &format!("RELEASE {SAVEPOINT}"))?;
+        Ok(outcome)
+    }
+}
+
+/// Deferred foreign keys are checked by SQLite at COMMIT, where they would fail the whole batch.
+fn check_foreign_keys(transaction: &Transaction<'_>) -> Result<(), Error> {
+    if sqlite::has_unresolved_foreign_keys(transaction) {
+        return Err(Error::refused("a deferred foreign key is violated at the end of the closure"));
+    }
+    Ok(())
+}
+
+fn refuse_engine_file(connection: &Connection, location: &Location) -> Result<(), Error> {
+    let application_id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    match location {
+        Location::File(path) if application_id == sqlite::ENGINE_APPLICATION_ID => {
+            Err(Error::ForeignDatabase {
+                path: path.clone(),
+                made_by: "forebay's orchestration engine (Forebay::open opens it)".into(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn statement(connection: &Connection, sql: &str) -> Result<(), Error> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(message), _) => (*message).to_owned(),
+        (_, Some(message)) => message.clone(),
+        _ => "a panic without a message".to_owned(),
+    }
+}
+
+impl Store for ClosureStore {
+    type Op = Operation;
+    type Reply = ();
+
+    fn tick(&mut self, _out: &mut Replies<()>) {}
+
+    fn apply(
+        &mut self,
+        operation: Operation,
+        responder: Responder<()>,
+        _out: &mut Replies<()>,
+    ) -> Result<(), Error> {
+        self.gathered.push((operation, responder));
+        Ok(())
+    }
+
+    fn settle(&mut self, out: &mut Replies<()>) -> Result<(), Error> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let mut gathered = std::mem::take(&mut self.gathered).into_iter();
+        let result = match self.connection.transaction(Sync::AsPromised) {
+            Ok(transaction) => gathered.by_ref().try_for_each(|(operation, responder)| {
+                let (outcome, result) = match Self::run(&self.guard, &transaction, operation) {
+                    Ok(outcome) => (outcome, Ok(())),
+                    Err(lost) => (Err(lost.clone()), Err(lost)),
+                };
+                out.push(responder, outcome);
+                result
+            }),
+            Err(error) => Err(error),
+        };
+        // Those that did not get to run share the fate of the batch.
+        for (_, responder) in gathered {
+            out.push(responder, Err(Error::Closed));
+        }
+        result
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        self.connection.commit(self.clock.monotonic())
+    }
+
+    fn rollback(&mut self) -> Result<(), Error> {
+        self.connection.rollback()
+    }
+
+    fn take_back(&mut self, (): ()) {}
+
+    fn maintain(&mut self) -> Result<(), Error> {
+        self.connection.maintain(self.clock.monotonic())
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        self.connection.wait(self.clock.monotonic())
+    }
+
+    fn abandon(&mut self, error: &Error) {
+        for (_, responder) in self.gathered.drain(..) {
+            let _ = responder.send(Err(error.clone()));
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        self.connection.close()
+    }
+
+    fn let_go(&mut self) {
+        self.connection.let_go();
+    }
+}
