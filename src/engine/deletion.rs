@@ -7,7 +7,7 @@ use duroxide::providers::{DeleteInstanceResult, InstanceFilter, PruneOptions, Pr
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, SqlResult, time};
-use super::{Engine, RUNNING, Stop, reads};
+use super::{Engine, HistoryChange, RUNNING, Stop, reads};
 use crate::error::Error;
 
 /// How many instances a bulk operation takes when its filter names no limit.
@@ -58,6 +58,7 @@ impl Engine {
         for id in work {
             self.drop_work(id);
         }
+        self.history_changes.push(HistoryChange::Forget { instance: id.into() });
         let connection = self.begin()?;
         if let Some(row) = rows::instance(connection, id)? {
             let removed = rows::delete_instance(connection, row.key)?;

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::op::{FetchTurn, FetchWork, GrantBody, Reply, TurnGrant, WorkGrant};
+use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
 use super::queued::{self, MessageRow};
 use super::returns::{LeaseGuard, Return};
 use super::rows::{self, SqlResult};
-use super::{Engine, TurnFetch, TurnLease, WorkFetch};
+use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{FetchNo, InstanceNo, LeaseNo, Message, MessageId, Schedule, WorkId};
+use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
 
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
@@ -113,11 +113,11 @@ impl Engine {
             self.message_changes.set_attempt(*id, schedule);
         }
         let row = self.standing(instance)?;
-        let connection = self.connection.connection();
         let (history, kv) = match &row {
             None => (Vec::new(), HashMap::new()),
             Some(row) => {
-                (rows::history(connection, row.key, row.execution)?, rows::kv_base(connection, row.key)?)
+                let kv = rows::kv_base(self.connection.connection(), row.key)?;
+                (self.history(instance, row)?, kv)
             }
         };
         let execution = row.as_ref().map_or(duroxide::INITIAL_EXECUTION_ID, |row| row.execution);
@@ -133,6 +133,22 @@ impl Engine {
             attempt,
             guard: LeaseGuard::new(Return::Turn(lease), Arc::clone(&self.returns)),
         })
+    }
+
+    /// From memory, or from the rows, in which case memory has it from the commit on. What this very batch
+    /// did to the instance is in the rows already and not yet in memory.
+    fn history(&mut self, no: InstanceNo, row: &InstanceRow) -> SqlResult<Vec<Arc<Run>>> {
+        let Some(instance) = self.turns.id(no) else { return Ok(Vec::new()) };
+        let changed = |change: &HistoryChange| change.instance() == instance;
+        if !self.history_changes.iter().any(changed)
+            && let Some((_, runs)) = self.histories.get(instance, Some(row.execution))
+        {
+            return Ok(runs);
+        }
+        let runs = rows::history(self.connection.connection(), row.key, row.execution)?;
+        let (instance, execution) = (Arc::clone(instance), row.execution);
+        self.history_changes.push(HistoryChange::Fill { instance, execution, runs: runs.clone() });
+        Ok(runs)
     }
 
     /// The item itself if memory still has it, or else its record: staged in this batch or in its row.

@@ -36,6 +36,8 @@ impl Engine {
         let work = work.map(|(no, deadline, id)| (id, (no, deadline)));
         let ended = undo.ended_work.into_iter().map(|(no, deadline, id)| (id, (no, deadline)));
         standing.work = work.chain(ended).collect();
+        // What was committed before is still true.
+        self.history_changes.clear();
         self.message_changes = Changes::default();
         self.work_changes = Changes::default();
         self.load_around(standing)

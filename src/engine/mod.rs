@@ -16,6 +16,7 @@
 mod apply;
 mod deletion;
 mod grants;
+mod histories;
 mod load;
 mod op;
 mod queued;
@@ -33,9 +34,11 @@ use duroxide::providers::{DispatcherCapabilityFilter, TagFilter};
 use parking_lot::Mutex;
 
 pub(crate) use apply::invalid_token;
+pub(crate) use histories::Histories;
+use histories::HistoryChange;
 pub(crate) use op::{
-    Abandon, FetchTurn, FetchWork, GrantBody, HistoryRow, KvChange, NewMessage, NewWork, Op, Renew, Reply,
-    Run, TurnAck, TurnGrant, Visible, WorkGrant,
+    Abandon, FetchTurn, FetchWork, GrantBody, KvChange, NewMessage, NewWork, Op, Renew, Reply, Run, TurnAck,
+    TurnGrant, Visible, WorkGrant,
 };
 use queued::{MessageRow, WorkRow};
 use returns::{Return, Returns};
@@ -122,6 +125,8 @@ pub(crate) struct Engine {
     message_changes: Changes<MessageRow>,
     work_changes: Changes<WorkRow>,
     undo: Undo,
+    histories: Arc<Histories>,
+    history_changes: Vec<HistoryChange>,
     next_message: MessageId,
     next_work: WorkId,
     next_lease: LeaseNo,
@@ -145,9 +150,10 @@ impl Engine {
         location: &Location,
         options: &Options,
         counters: Arc<Counters>,
-        returns: Arc<Returns>,
+        shared: (Arc<Returns>, Arc<Histories>),
         held: Held,
     ) -> Result<Self, Error> {
+        let (returns, histories) = shared;
         let connection = sqlite::open_unchanged(location)?;
         let found = schema::recognise(&connection, location)?;
         sqlite::configure_writer(&connection, location, options)?;
@@ -166,6 +172,8 @@ impl Engine {
             message_changes: Changes::default(),
             work_changes: Changes::default(),
             undo: Undo::default(),
+            histories,
+            history_changes: Vec::new(),
             next_message: 1,
             next_work: 1,
             next_lease: 1,
@@ -283,6 +291,9 @@ impl Store for Engine {
     fn commit(&mut self) -> Result<(), CommitError> {
         self.connection.commit(self.now.monotonic)?;
         self.undo.clear();
+        if !self.history_changes.is_empty() {
+            self.histories.apply(self.history_changes.drain(..));
+        }
         Ok(())
     }
 

@@ -39,7 +39,7 @@ pub(crate) enum Op {
     AppendHistory {
         instance: String,
         execution: u64,
-        runs: Vec<Run>,
+        runs: Vec<Arc<Run>>,
     },
     Delete {
         ids: Vec<String>,
@@ -123,7 +123,8 @@ pub(crate) struct NewWork {
     pub(crate) item: Box<WorkItem>,
 }
 
-/// A contiguous run of events, encoded as one record.
+/// A contiguous run of events, encoded as one record: one row of history.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) first_event: u64,
     pub(crate) last_event: u64,
@@ -141,7 +142,7 @@ pub(crate) enum KvChange {
 pub(crate) struct TurnAck {
     pub(crate) lease: LeaseNo,
     pub(crate) execution: u64,
-    pub(crate) history: Vec<Run>,
+    pub(crate) history: Vec<Arc<Run>>,
     /// The last custom status the turn set; `Some(None)` clears it.
     pub(crate) custom_status: Option<Option<String>>,
     pub(crate) kv: Vec<KvChange>,
@@ -162,14 +163,6 @@ pub(crate) enum GrantBody {
     Record { row: i64, record: Vec<u8> },
 }
 
-/// One row of history as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HistoryRow {
-    pub(crate) first_event: u64,
-    pub(crate) last_event: u64,
-    pub(crate) record: Vec<u8>,
-}
-
 /// A leased instance with all that its turn needs; decoded on the caller's thread.
 pub(crate) struct TurnGrant {
     pub(crate) instance: Arc<str>,
@@ -177,7 +170,7 @@ pub(crate) struct TurnGrant {
     pub(crate) name: Option<String>,
     pub(crate) version: Option<String>,
     pub(crate) execution: u64,
-    pub(crate) history: Vec<HistoryRow>,
+    pub(crate) history: Vec<Arc<Run>>,
     pub(crate) messages: Vec<GrantBody>,
     pub(crate) kv: HashMap<String, KvEntry>,
     pub(crate) attempt: u32,

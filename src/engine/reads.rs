@@ -2,11 +2,12 @@
 //! inside an operation that has to look before it deletes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use duroxide::providers::{ExecutionInfo, InstanceInfo, SystemMetrics};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::op::HistoryRow;
+use super::op::Run;
 use super::rows::{self, KV_CLEARED, KV_SET, SqlResult};
 
 /// The latest execution of an instance; 1 for an instance nobody has heard of.
@@ -22,7 +23,7 @@ pub(crate) fn history(
     connection: &Connection,
     id: &str,
     execution: Option<u64>,
-) -> SqlResult<(u64, Vec<HistoryRow>)> {
+) -> SqlResult<(u64, Vec<Arc<Run>>)> {
     // One snapshot for both looks; rolled back, which for a read is the same as committed.
     let transaction = connection.unchecked_transaction_if_idle()?;
     let execution = match execution {
@@ -95,7 +96,7 @@ pub(crate) struct InstanceStats {
     pub(crate) kv_keys: u64,
     pub(crate) kv_bytes: u64,
     pub(crate) execution: u64,
-    pub(crate) first: Option<HistoryRow>,
+    pub(crate) first: Option<Arc<Run>>,
 }
 
 pub(crate) fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Option<InstanceStats>> {
@@ -110,11 +111,11 @@ pub(crate) fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Opt
     let first = connection
         .prepare_cached(sql)?
         .query_row(of, |row| {
-            Ok(HistoryRow {
+            Ok(Arc::new(Run {
                 first_event: row.get::<_, i64>(0)?.cast_unsigned(),
                 last_event: row.get::<_, i64>(1)?.cast_unsigned(),
                 record: row.get(2)?,
-            })
+            }))
         })
         .optional()?;
     let sql = format!(

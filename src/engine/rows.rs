@@ -3,12 +3,13 @@
 //! Ids are duroxide's `u64`, stored bit for bit in SQLite's signed integers; times saturate instead.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use duroxide::providers::KvEntry;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use semver::Version;
 
-use super::op::{HistoryRow, Run};
+use super::op::Run;
 use crate::queue::InstanceRow;
 
 /// The result of a statement, before anybody has decided what an error means for whom.
@@ -163,14 +164,14 @@ pub(crate) fn insert_history(
     Ok(())
 }
 
-pub(crate) fn history(connection: &Connection, instance: i64, execution: u64) -> SqlResult<Vec<HistoryRow>> {
+pub(crate) fn history(connection: &Connection, instance: i64, execution: u64) -> SqlResult<Vec<Arc<Run>>> {
     let mut statement = connection.prepare_cached(
         "SELECT first_event, last_event, record FROM history
          WHERE instance = ?1 AND execution = ?2 ORDER BY first_event",
     )?;
     let rows = statement.query_map(params![instance, execution.cast_signed()], |row| {
         let (first_event, last_event) = event_range(row)?;
-        Ok(HistoryRow { first_event, last_event, record: row.get(2)? })
+        Ok(Arc::new(Run { first_event, last_event, record: row.get(2)? }))
     })?;
     rows.collect()
 }

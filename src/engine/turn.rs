@@ -1,12 +1,14 @@
 //! Acknowledging a turn: everything it wrote, all or nothing.
 
+use std::sync::Arc;
+
 use duroxide::EventKind;
 use rusqlite::Connection;
 
 use super::apply::invalid_token;
 use super::op::{KvChange, Reply, Run, TurnAck};
 use super::rows::{self, ExecutionChange, SqlResult};
-use super::{Engine, Stop};
+use super::{Engine, HistoryChange, Stop};
 use crate::codec;
 use crate::error::Error;
 use crate::queue::{InstanceNo, InstanceRow, Standing};
@@ -28,6 +30,10 @@ impl Engine {
             self.message_changes.delete(*id);
         }
         let row = self.write_turn(no, before, &ack)?;
+        if let Some(instance) = self.turns.id(no).filter(|_| !ack.history.is_empty()) {
+            let (instance, execution, runs) = (Arc::clone(instance), ack.execution, ack.history);
+            self.history_changes.push(HistoryChange::Add { instance, execution, runs });
+        }
         for work in ack.work {
             self.enqueue_work(work);
         }
@@ -115,7 +121,12 @@ impl Engine {
         Ok(row)
     }
 
-    pub(super) fn append_history(&mut self, id: &str, execution: u64, runs: &[Run]) -> Result<Reply, Stop> {
+    pub(super) fn append_history(
+        &mut self,
+        id: &str,
+        execution: u64,
+        runs: &[Arc<Run>],
+    ) -> Result<Reply, Stop> {
         let no = self.turns.instance(id);
         let before = self.standing(no)?;
         if let Some(row) = &before {
@@ -137,6 +148,7 @@ impl Engine {
             row.runnable = started_by_hand(connection, &row)?;
         }
         self.turns.set_standing(no, Standing::Present(row));
+        self.history_changes.push(HistoryChange::Forget { instance: id.into() });
         Ok(Reply::Done)
     }
 }
@@ -154,7 +166,7 @@ fn unnamed(key: i64, execution: u64) -> InstanceRow {
 }
 
 /// Refuses a run that would write an event id a second time.
-fn check_events(connection: &Connection, key: i64, execution: u64, runs: &[Run]) -> Result<(), Stop> {
+fn check_events(connection: &Connection, key: i64, execution: u64, runs: &[Arc<Run>]) -> Result<(), Stop> {
     for run in runs {
         if let Some((first, last)) = rows::overlapping(connection, key, execution, run)? {
             return Err(Stop::Refused(Error::refused(format!(

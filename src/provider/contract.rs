@@ -70,6 +70,12 @@ impl Forebay {
         instance: &str,
         execution: Option<u64>,
     ) -> Result<Vec<Event>, Error> {
+        if let Some(refusal) = self.inner.buffer.refusal() {
+            return Err(refusal);
+        }
+        if let Some((execution, rows)) = self.inner.histories.get(instance, execution) {
+            return decode::events(instance, execution, &rows);
+        }
         let id = instance.to_owned();
         // Decoded where it is read: a long history is work for a blocking thread too.
         let decoded = self.read(move |connection| {

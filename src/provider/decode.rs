@@ -7,11 +7,11 @@ use duroxide::{Event, EventKind, INITIAL_EXECUTION_ID};
 
 use crate::codec;
 use crate::engine::reads::UNKNOWN_VERSION;
-use crate::engine::{GrantBody, HistoryRow, TurnGrant};
+use crate::engine::{GrantBody, Run, TurnGrant};
 use crate::error::Error;
 
 /// The events of one execution, in order.
-pub(super) fn events(instance: &str, execution: u64, rows: &[HistoryRow]) -> Result<Vec<Event>, Error> {
+pub(super) fn events(instance: &str, execution: u64, rows: &[Arc<Run>]) -> Result<Vec<Event>, Error> {
     let count = rows.iter().map(|row| (row.last_event - row.first_event + 1) as usize).sum();
     // Bounded by what the rows can hold: an event takes more than a byte.
     let bytes: usize = rows.iter().map(|row| row.record.len()).sum();

@@ -1,6 +1,8 @@
 //! From duroxide's values to what the writer stores. Everything that can be refused without looking at the
 //! database is refused here.
 
+use std::sync::Arc;
+
 use duroxide::providers::{ExecutionMetadata, ScheduledActivityIdentifier, WorkItem};
 use duroxide::{Event, EventKind};
 
@@ -76,7 +78,7 @@ impl Encoder {
 
     /// Events as records, one for each contiguous run of ids. The runtime hands in one run in order; anything
     /// else is put in order, because histories are read in order.
-    pub(super) fn history(self, mut events: Vec<Event>) -> Result<Vec<Run>, Error> {
+    pub(super) fn history(self, mut events: Vec<Event>) -> Result<Vec<Arc<Run>>, Error> {
         if !events.is_sorted_by_key(Event::event_id) {
             events.sort_by_key(Event::event_id);
         }
@@ -94,14 +96,14 @@ impl Encoder {
         Ok(runs)
     }
 
-    fn run(self, events: &[Event], runs: &mut Vec<Run>) -> Result<(), Error> {
+    fn run(self, events: &[Event], runs: &mut Vec<Arc<Run>>) -> Result<(), Error> {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
         let record = codec::encode_events(events).map_err(|e| Error::refused(e.to_string()))?;
         let run = Run { first_event: first.event_id(), last_event: last.event_id(), record };
         let fits = self
             .check(&run.record, || format!("event {} of instance {}", run.first_event, first.instance_id));
         match fits {
-            Ok(()) => runs.push(run),
+            Ok(()) => runs.push(Arc::new(run)),
             // Too large together; a single event over the limit is the caller's to hear of.
             Err(_too_large) if events.len() > 1 => {
                 let (head, tail) = events.split_at(events.len() / 2);

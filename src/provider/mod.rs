@@ -17,7 +17,7 @@ use rusqlite::Connection;
 
 use crate::buffer::{Buffer, Counters, Stats};
 use crate::engine::returns::Returns;
-use crate::engine::{Engine, Held, Op, Reply, Tokens};
+use crate::engine::{Engine, Held, Histories, Op, Reply, Tokens};
 use crate::error::Error;
 use crate::options::Options;
 use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool};
@@ -57,6 +57,7 @@ struct Inner {
     /// `None` in memory mode, where reads go through the writer.
     readers: Option<Arc<ReaderPool>>,
     returns: Arc<Returns>,
+    histories: Arc<Histories>,
     tokens: Tokens,
     next_fetch: AtomicU64,
     options: Options,
@@ -107,6 +108,8 @@ impl Forebay {
     ) -> Result<T, Error> {
         let (op, answer) = read_op(with);
         pollster::block_on(self.submit(op, 0))?;
+        // Whatever was done to the rows, what is read next comes from them.
+        self.inner.histories.clear();
         answer.lock().take().ok_or(Error::Closed)
     }
 
@@ -240,7 +243,9 @@ fn join(engine: Arc<AnyEngine>, path: &PathBuf, asked: &Options) -> Option<Resul
 fn start(location: Location, options: Options, held: Held) -> Result<Arc<Inner>, Error> {
     let counters = Arc::new(Counters::default());
     let returns = Arc::new(Returns::default());
-    let engine = Engine::open(&location, &options, Arc::clone(&counters), Arc::clone(&returns), held)?;
+    let histories = Arc::new(Histories::default());
+    let shared = (Arc::clone(&returns), Arc::clone(&histories));
+    let engine = Engine::open(&location, &options, Arc::clone(&counters), shared, held)?;
     let buffer = Buffer::start("forebay-writer", &options, counters, engine)?;
     let nudged = buffer.clone();
     returns.on_arrival(move || nudged.nudge());
@@ -253,7 +258,7 @@ fn start(location: Location, options: Options, held: Held) -> Result<Arc<Inner>,
         Location::Memory => None,
     };
     let (tokens, next_fetch) = (Tokens::new(), AtomicU64::new(0));
-    Ok(Arc::new(Inner { buffer, readers, returns, tokens, next_fetch, options }))
+    Ok(Arc::new(Inner { buffer, readers, returns, histories, tokens, next_fetch, options }))
 }
 
 /// The one place where an error becomes duroxide's, with its retry class.

@@ -1,0 +1,138 @@
+//! The stored histories of instances at work, shared with readers.
+//!
+//! duroxide reads an instance's whole history again for every activity it runs, and again for every turn. The
+//! records of the latest execution are kept here as they are stored; decoding stays with whoever asks. What is
+//! here is committed, and complete from the first event: a turn is added after its commit and before anybody
+//! hears of it, so a read that follows an awaited write sees it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::op::Run;
+
+/// How many bytes of records are kept; the instance that came first goes first.
+const BYTES_MAX: usize = 32 << 20;
+
+/// What one entry takes beyond its records, roughly.
+const ENTRY_BYTES: usize = 256;
+
+/// A change that takes effect when its batch is committed.
+pub(crate) enum HistoryChange {
+    /// A turn was added to an execution.
+    Add { instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>> },
+    /// The whole history of the latest execution was read.
+    Fill { instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>> },
+    /// Nothing is known any more.
+    Forget { instance: Arc<str> },
+}
+
+impl HistoryChange {
+    pub(super) fn instance(&self) -> &Arc<str> {
+        match self {
+            HistoryChange::Add { instance, .. }
+            | HistoryChange::Fill { instance, .. }
+            | HistoryChange::Forget { instance } => instance,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(crate) struct Histories {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    entries: HashMap<Arc<str>, Entry>,
+    /// In the order in which they came; may name entries that are gone.
+    order: VecDeque<Arc<str>>,
+    bytes: usize,
+}
+
+struct Entry {
+    execution: u64,
+    runs: Vec<Arc<Run>>,
+    bytes: usize,
+}
+
+impl Histories {
+    /// The history of an execution, the latest if none is named; `None` if it has to be read from the file.
+    pub(crate) fn get(&self, instance: &str, execution: Option<u64>) -> Option<(u64, Vec<Arc<Run>>)> {
+        let inner = self.inner.lock();
+        let entry = inner.entries.get(instance)?;
+        let wanted = execution.is_none_or(|execution| execution == entry.execution);
+        wanted.then(|| (entry.execution, entry.runs.clone()))
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn clear(&self) {
+        *self.inner.lock() = Inner::default();
+    }
+
+    pub(super) fn apply(&self, changes: impl Iterator<Item = HistoryChange>) {
+        let mut inner = self.inner.lock();
+        for change in changes {
+            match change {
+                HistoryChange::Add { instance, execution, runs } => inner.add(instance, execution, runs),
+                HistoryChange::Fill { instance, execution, runs } => inner.put(instance, execution, runs),
+                HistoryChange::Forget { instance } => inner.remove(&instance),
+            }
+        }
+        inner.evict();
+    }
+}
+
+impl Inner {
+    fn add(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>) {
+        let starts = runs.first().is_some_and(|run| run.first_event == duroxide::INITIAL_EVENT_ID);
+        match self.entries.get_mut(&instance) {
+            Some(entry) if entry.execution == execution => {
+                let bytes: usize = runs.iter().map(|run| run.record.len()).sum();
+                entry.runs.extend(runs);
+                entry.bytes += bytes;
+                self.bytes += bytes;
+            }
+            // A late turn of an execution before the latest.
+            Some(entry) if entry.execution > execution => {}
+            // The first turn of a new execution, or of an instance: complete from here on.
+            _ if starts => self.put(instance, execution, runs),
+            Some(_) => self.remove(&instance),
+            None => {}
+        }
+    }
+
+    fn put(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>) {
+        let bytes = ENTRY_BYTES + runs.iter().map(|run| run.record.len()).sum::<usize>();
+        self.bytes += bytes;
+        match self.entries.insert(Arc::clone(&instance), Entry { execution, runs, bytes }) {
+            Some(before) => self.bytes -= before.bytes,
+            None => self.order.push_back(instance),
+        }
+    }
+
+    /// Leaves the name in `order`; an entry that comes back is then evicted early, which costs one read.
+    fn remove(&mut self, instance: &str) {
+        if let Some(entry) = self.entries.remove(instance) {
+            self.bytes -= entry.bytes;
+        }
+    }
+
+    fn evict(&mut self) {
+        while self.bytes > BYTES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.remove(&oldest);
+        }
+        // Names of entries that were forgotten must not pile up either.
+        while self.order.len() > 2 * self.entries.len() + 16
+            && let Some(oldest) = self.order.pop_front()
+        {
+            if self.entries.contains_key(&oldest) {
+                self.order.push_back(oldest);
+            }
+        }
+    }
+}

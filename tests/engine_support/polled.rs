@@ -1,0 +1,74 @@
+//! A future polled by hand, to see when it is woken and to drop it at any await.
+
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::PATIENCE;
+
+/// A future in the hands of the test.
+pub(crate) struct Polled<'a, T> {
+    future: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+    wakes: Arc<Wakes>,
+}
+
+#[derive(Default)]
+struct Wakes {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        *self.count.lock().expect("not poisoned") += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl<'a, T> Polled<'a, T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> Self {
+        Self { future: Box::pin(future), wakes: Arc::default() }
+    }
+
+    /// The answer, if it is there.
+    pub(crate) fn poll(&mut self) -> Option<T> {
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Polls once and expects nothing yet.
+    pub(crate) fn submitted(future: impl Future<Output = T> + Send + 'a) -> Self {
+        let mut polled = Self::new(future);
+        assert!(polled.poll().is_none(), "the future was ready at its first poll");
+        polled
+    }
+
+    pub(crate) fn wakes(&self) -> usize {
+        *self.wakes.count.lock().expect("not poisoned")
+    }
+
+    /// Blocks until the future has been woken `times` times since it was made.
+    pub(crate) fn wait_for_wake(&self, times: usize) {
+        let count = self.wakes.count.lock().expect("not poisoned");
+        let (count, _) = self
+            .wakes
+            .changed
+            .wait_timeout_while(count, PATIENCE, |count| *count < times)
+            .expect("not poisoned");
+        assert!(*count >= times, "woken {} times, not {times}", *count);
+    }
+
+    /// Polls whenever it is woken until the answer is there.
+    pub(crate) fn finish(mut self) -> T {
+        loop {
+            let before = self.wakes();
+            if let Some(answer) = self.poll() {
+                return answer;
+            }
+            self.wait_for_wake(before + 1);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What cannot be opened is refused with an error that names the path and the way out, and is left byte for
+//! byte as it was, files beside it included. The `-lock` file is the engine's own and may stay.
+
+mod engine_support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use engine_support::{Place, Turn, activity, assert_says, begin, enqueue_work};
+use forebay::{Error, Forebay, Options};
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+/// Every file in the folder, but for locks.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("an entry"));
+    let files = entries.filter(|entry| entry.file_type().expect("a type").is_file());
+    let named = files.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    let kept = named.filter(|(name, _)| !name.ends_with("-lock"));
+    kept.map(|(name, path)| (name, fs::read(path).expect("a file that can be read"))).collect()
+}
+
+/// Opens, expects an error and that nothing has changed in the folder.
+fn refused(place: &Place, path: &Path) -> Error {
+    let before = contents(place.folder.path());
+    let error = Forebay::open(path).expect_err(&format!("{} is refused", path.display()));
+    let after = contents(place.folder.path());
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&before), names(&after), "files came or went: {error}");
+    for (name, bytes) in &before {
+        assert!(after[name] == *bytes, "{name} was changed: {error}");
+    }
+    error
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A database of this crate, closed, with something in every table.
+fn own_database(place: &Place) {
+    let forebay = place.open(Options::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        begin(&forebay, "order", Turn::first("order")).await;
+        for id in 0..200 {
+            enqueue_work(&forebay, activity("order", id)).await;
+        }
+    });
+    forebay.close().expect("it closes");
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let place = Place::new();
+    let path = place.file("missing/app.db");
+    let error = refused(&place, &path);
+    assert!(matches!(&error, Error::MissingFolder { folder } if *folder == place.file("missing")), "{error}");
+    assert_says(&error, &[&shown(&place.file("missing")), "create it"]);
+    assert!(!place.file("missing").exists());
+}
+
+#[test]
+fn a_file_where_the_folder_should_be() {
+    let place = Place::new();
+    fs::write(place.file("file"), "not a folder").expect("written");
+    let error = refused(&place, &place.file("file/app.db"));
+    assert_says(&error, &[&shown(&place.file("file"))]);
+}
+
+#[test]
+fn a_directory() {
+    let place = Place::new();
+    fs::create_dir(place.path()).expect("made");
+    let error = refused(&place, &place.path());
+    assert_says(&error, &[&shown(&place.path()), "directory"]);
+    assert_says(&refused(&place, &place.path().join("..")), &["directory"]);
+    Forebay::open("").expect_err("no path at all");
+}
+
+#[test]
+fn files_that_are_no_databases() {
+    let place = Place::new();
+    let garbage: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let header_only = b"SQLite format 3\0".to_vec();
+    let kinds: [(&str, &[u8]); 5] = [
+        ("garbage", &garbage),
+        ("short", b"hello"),
+        ("one_byte", b"S"),
+        ("zeroes", &[0; 8192]),
+        ("header_only", &header_only),
+    ];
+    for (name, bytes) in kinds {
+        let path = place.file(name);
+        fs::write(&path, bytes).expect("written");
+        let error = refused(&place, &path);
+        assert!(matches!(&error, Error::NotADatabase { path: found } if *found == path), "{name}: {error}");
+        assert_says(&error, &[&shown(&path), "open another path", "restore"]);
+    }
+}
+
+#[test]
+fn a_database_that_was_cut_short() {
+    let place = Place::new();
+    own_database(&place);
+    let whole = fs::read(place.path()).expect("it is there");
+    for (name, length) in [("half", whole.len() / 2), ("a_page", 4096), ("torn", 5000), ("header", 60)] {
+        let path = place.file(name);
+        fs::write(&path, &whole[..length]).expect("written");
+        let error = refused(&place, &path);
+        assert!(matches!(error, Error::NotADatabase { .. }), "{name}: {error}");
+        assert_says(&error, &[&shown(&path), "restore"]);
+    }
+}
+
+/// Damage that only shows when the queues are loaded is still an error of opening.
+#[test]
+fn a_database_with_a_damaged_page() {
+    let place = Place::new();
+    own_database(&place);
+    let connection = Connection::open(place.path()).expect("SQLite opens it");
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'work'";
+    let root: u32 = connection.query_row(sql, [], |row| row.get(0)).expect("the table is there");
+    let root = root as usize;
+    drop(connection);
+    let mut bytes = fs::read(place.path()).expect("it is there");
+    bytes[(root - 1) * 4096..root * 4096].fill(0xA5);
+    fs::write(place.path(), bytes).expect("written");
+
+    let error = refused(&place, &place.path());
+    assert!(matches!(error, Error::NotADatabase { .. }), "{error:?}");
+    assert_says(&error, &[&shown(&place.path()), "restore"]);
+}
+
+/// What duroxide's own provider makes, as far as it takes to recognise it.
+const REFERENCE: &str = "
+    CREATE TABLE instances (instance_id TEXT PRIMARY KEY, orchestration_name TEXT NOT NULL);
+    CREATE TABLE executions (instance_id TEXT NOT NULL, execution_id INTEGER NOT NULL);
+    CREATE TABLE history (instance_id TEXT NOT NULL, event_id INTEGER NOT NULL, event_data TEXT NOT NULL);
+    CREATE TABLE orchestrator_queue (id INTEGER PRIMARY KEY AUTOINCREMENT, work_item TEXT NOT NULL);
+    CREATE TABLE worker_queue (id INTEGER PRIMARY KEY AUTOINCREMENT, work_item TEXT NOT NULL);
+    CREATE TABLE instance_locks (instance_id TEXT PRIMARY KEY, lock_token TEXT NOT NULL);
+    CREATE TABLE sessions (session_id TEXT PRIMARY KEY, worker_id TEXT NOT NULL);
+    CREATE TABLE kv_store (instance_id TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL);
+    CREATE TABLE kv_delta (instance_id TEXT NOT NULL, key TEXT NOT NULL, value TEXT);
+    INSERT INTO instances VALUES ('order', 'Orders');";
+
+fn made_by(place: &Place, sql: &str) -> Connection {
+    let connection = Connection::open(place.path()).expect("SQLite makes it");
+    connection.execute_batch(sql).expect("the tables are made");
+    connection
+}
+
+#[test]
+fn a_database_of_the_reference_provider() {
+    for journal in ["DELETE", "WAL"] {
+        let place = Place::new();
+        drop(made_by(&place, &format!("PRAGMA journal_mode = {journal}; {REFERENCE}")));
+        let error = refused(&place, &place.path());
+        assert!(matches!(error, Error::ForeignDatabase { .. }), "{error}");
+        assert_says(&error, &[&shown(&place.path()), "duroxide's SqliteProvider", "new path"]);
+    }
+}
+
+#[test]
+fn a_database_of_somebody_else() {
+    let kinds = [
+        ("CREATE TABLE notes (text TEXT)", "another application"),
+        ("PRAGMA application_id = 252006674", "0x0f055112"),
+        ("CREATE TABLE instances (id TEXT); CREATE TABLE history (id TEXT)", "another application"),
+        ("CREATE TABLE worker_queue (id TEXT)", "another application"),
+    ];
+    for (sql, whose) in kinds {
+        let place = Place::new();
+        drop(made_by(&place, sql));
+        let error = refused(&place, &place.path());
+        assert!(matches!(error, Error::ForeignDatabase { .. }), "{sql}: {error}");
+        assert_says(&error, &[&shown(&place.path()), whose, "new path"]);
+    }
+}
+
+/// A crash of its owner left it with a write-ahead log: looking at it must not move that log.
+#[test]
+fn somebody_elses_write_ahead_log_is_left_alone() {
+    let place = Place::new();
+    let connection = made_by(&place, &format!("PRAGMA journal_mode = WAL; {REFERENCE}"));
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("it takes that");
+    drop(connection);
+    fs::remove_file(place.file("app.db-shm")).expect("a crash leaves it, a reboot does not");
+    assert!(place.wal_bytes() > 0, "the log is still there");
+
+    let before = contents(place.folder.path());
+    let error = Forebay::open(place.path()).expect_err("it is refused");
+    assert_says(&error, &["duroxide's SqliteProvider"]);
+    let after = contents(place.folder.path());
+    for name in ["app.db", "app.db-wal"] {
+        assert!(after.get(name) == before.get(name), "{name} was changed or removed");
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_by_number() {
+    let place = Place::new();
+    own_database(&place);
+    let connection = Connection::open(place.path()).expect("SQLite opens it");
+    let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number");
+    connection.pragma_update(None, "user_version", format + 6).expect("it takes that");
+    drop(connection);
+
+    let error = refused(&place, &place.path());
+    assert!(matches!(error, Error::NewerFormat { found, supported, .. }
+        if found == format + 6 && supported == format));
+    let numbers = [format!("format {}", format + 6), format!("up to {format}")];
+    assert_says(&error, &[&shown(&place.path()), &numbers[0], &numbers[1], "newer forebay"]);
+}
+
+#[test]
+fn a_file_that_may_not_be_written() {
+    let place = Place::new();
+    own_database(&place);
+    let permissions = |mode| fs::set_permissions(place.path(), fs::Permissions::from_mode(mode));
+    permissions(0o444).expect("they can be set");
+    let error = refused(&place, &place.path());
+    assert!(matches!(&error, Error::ReadOnly { path } if *path == place.path()), "{error}");
+    assert_says(&error, &[&shown(&place.path()), "permissions"]);
+
+    permissions(0o644).expect("they can be set");
+    Forebay::open(place.path()).expect("the way out works").close().expect("it closes");
+}
+
+#[test]
+fn options_that_cannot_work_are_refused_by_name() {
+    let place = Place::new();
+    let kinds = [
+        ("batch_ops_max", Options::default().batch_ops_max(0)),
+        ("batch_bytes_max", Options::default().batch_bytes_max(0)),
+        ("buffer_ops_max", Options::default().buffer_ops_max(0)),
+        ("readers", Options::default().readers(0)),
+        ("record_bytes_max", Options::default().record_bytes_max(0)),
+        ("record_bytes_max", Options::default().record_bytes_max(1 << 40)),
+    ];
+    for (name, options) in kinds {
+        for error in [options.clone().open(place.path()).err(), options.in_memory().err()] {
+            let error = error.expect("it is refused");
+            assert!(matches!(error, Error::InvalidOption { option, .. } if option == name), "{error}");
+            assert_says(&error, &[name, "must be"]);
+        }
+    }
+    assert!(!place.path().exists(), "nothing was made");
+}
+
+/// The largest value of every option either works or is refused; none of them panics.
+#[test]
+fn options_at_their_largest() {
+    let kinds = [
+        ("batch_ops_max", Options::default().batch_ops_max(usize::MAX)),
+        ("batch_bytes_max", Options::default().batch_bytes_max(usize::MAX)),
+        ("commit_delay", Options::default().commit_delay(std::time::Duration::MAX).batch_ops_max(1)),
+        ("buffer_ops_max", Options::default().buffer_ops_max(usize::MAX)),
+        ("readers", Options::default().readers(usize::MAX)),
+        ("wal_bytes_max", Options::default().wal_bytes_max(u64::MAX)),
+        ("cache_bytes", Options::default().cache_bytes(usize::MAX)),
+    ];
+    let mut failed = Vec::new();
+    for (name, options) in kinds {
+        let place = Place::new();
+        let path = place.path();
+        let tried = std::thread::spawn(move || match options.open(path) {
+            Ok(forebay) => forebay.on_writer_connection(|_| ()).and_then(|()| forebay.close()),
+            Err(Error::InvalidOption { option, .. }) if option == name => Ok(()),
+            Err(other) => Err(other),
+        });
+        match tried.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed.push(format!("{name}: {error}")),
+            Err(_panic) => failed.push(format!("{name}: panicked")),
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn an_empty_file_is_fine() {
+    let place = Place::new();
+    fs::write(place.path(), "").expect("written");
+    own_database(&place);
+    Forebay::open(place.path()).expect("it opens again");
+}
+
+/// A database that was opened and closed by SQLite alone, before anything was put into it.
+#[test]
+fn a_database_without_tables_is_fine() {
+    let place = Place::new();
+    drop(made_by(&place, "PRAGMA journal_mode = WAL; CREATE TABLE t (x); DROP TABLE t"));
+    Forebay::open(place.path()).expect("nobody made anything in it");
+}
