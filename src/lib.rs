@@ -29,6 +29,7 @@
 
 // Parts of the shared layers (timers, nudges, in-memory databases) have the engine as their only user.
 #![cfg_attr(not(feature = "duroxide"), allow(dead_code))]
+#![warn(unreachable_pub)]
 
 mod buffer;
 mod clock;

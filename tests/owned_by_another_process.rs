@@ -1,0 +1,144 @@
+//! One process owns a database file. A second one is told who, and gets the file as soon as the first is
+//! gone, however it went. The other process is this test binary once more, told by its environment what to do.
+
+mod engine_support;
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use engine_support::{Place, assert_says, bounded_thread, enqueue, fetch, start};
+use forebay::{Error, Forebay, Options};
+
+const PATH: &str = "FOREBAY_TEST_OPEN";
+
+/// The other process: opens the file, leases what is in it, says so, and waits for its end.
+#[test]
+fn the_other_process() {
+    let Some(path) = std::env::var_os(PATH) else { return };
+    let forebay = Forebay::open(PathBuf::from(path)).expect("it opens");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let turn = runtime.block_on(fetch(&forebay));
+    println!("\nopen {}", turn.map_or(0, |turn| turn.attempt));
+    let _ = std::io::stdin().read_line(&mut String::new());
+    forebay.close().expect("it closes");
+}
+
+struct Other {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Other {
+    fn with_the_file_of(place: &Place) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("it has a path"))
+            .args(["--exact", "the_other_process", "--nocapture", "--test-threads=1"])
+            .env(PATH, place.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, output }
+    }
+
+    /// Blocks until the other process has the file open; the attempt of the turn it leased.
+    fn attempt(&mut self) -> u32 {
+        let mut line = String::new();
+        while self.output.read_line(&mut line).expect("it can be read") > 0 {
+            if let Some(attempt) = line.trim().strip_prefix("open ") {
+                return attempt.parse().expect("a number");
+            }
+            line.clear();
+        }
+        panic!("the other process did not open the file");
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_the_pid_of_the_first() {
+    let place = Place::new();
+    let own = place.open(Options::default());
+    enqueue(&own, start("order")).await;
+    own.close().expect("it closes");
+
+    let mut other = Other::with_the_file_of(&place);
+    let (mut other, attempt) = bounded_thread(move || {
+        let attempt = other.attempt();
+        (other, attempt)
+    });
+    assert_eq!(attempt, 1);
+    let pid = other.child.id();
+    for _ in 0..2 {
+        let error = Forebay::open(place.path()).expect_err("it is taken");
+        assert!(matches!(error, Error::OwnedByProcess { pid: Some(found), .. } if found == pid), "{error}");
+        assert_says(&error, &[&place.path().display().to_string(), &format!("pid {pid}"), "stop it"]);
+    }
+
+    // Its input ends, it closes the file and goes.
+    drop(other.child.stdin.take());
+    assert!(other.child.wait().expect("it ends").success());
+    let own = Forebay::open(place.path()).expect("the way out works");
+    assert_eq!(fetch(&own).await.map(|turn| turn.attempt), Some(2), "its lease went with it");
+}
+
+#[tokio::test]
+async fn a_process_that_was_killed_owns_nothing() {
+    let place = Place::new();
+    let own = place.open(Options::default());
+    enqueue(&own, start("order")).await;
+    own.close().expect("it closes");
+
+    for attempt in 1..=3 {
+        let mut other = Other::with_the_file_of(&place);
+        let (mut other, found) = bounded_thread(move || {
+            let attempt = other.attempt();
+            (other, attempt)
+        });
+        assert_eq!(found, attempt, "the attempts of those that were killed count");
+        other.child.kill().expect("it can be killed");
+        other.child.wait().expect("it is gone");
+    }
+    let own = Forebay::open(place.path()).expect("nobody has it");
+    assert_eq!(fetch(&own).await.map(|turn| turn.attempt), Some(4));
+}
+
+/// A process that is being started has, for a moment, everything open that this one has. That must not keep
+/// a file taken that this process has closed.
+#[test]
+fn starting_a_process_does_not_keep_a_file_taken() {
+    let place = Place::new();
+    let done = Arc::new(AtomicBool::new(false));
+    let spawners: Vec<_> = (0..2)
+        .map(|_| {
+            let done = Arc::clone(&done);
+            std::thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    Command::new("true").status().expect("it runs");
+                }
+            })
+        })
+        .collect();
+    let mut taken = 0;
+    for _ in 0..300 {
+        match Forebay::open(place.path()) {
+            Ok(forebay) => forebay.close().expect("it closes"),
+            Err(Error::OwnedByProcess { .. }) => taken += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    for spawner in spawners {
+        spawner.join().expect("it ends");
+    }
+    assert_eq!(taken, 0, "opens that found a file taken which nobody had");
+}

@@ -1,0 +1,64 @@
+//! What the documentation promises of the writing connection, read back from it.
+
+mod engine_support;
+
+use engine_support::Place;
+use forebay::{Durability, Forebay, Options};
+
+fn pragma(forebay: &Forebay, name: &'static str) -> String {
+    use rusqlite::types::Value;
+    let read = move |connection: &rusqlite::Connection| {
+        connection.pragma_query_value(None, name, |row| row.get::<_, Value>(0))
+    };
+    match forebay.on_writer_connection(read).expect("the engine runs").expect("the pragma is read") {
+        Value::Integer(number) => number.to_string(),
+        Value::Text(text) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_is_written_through_a_log_that_only_the_engine_checkpoints() {
+    for (durability, synchronous) in [(Durability::Full, "2"), (Durability::Normal, "1")] {
+        let place = Place::new();
+        let options = Options::default().durability(durability).cache_bytes(4 << 20).wal_bytes_max(1 << 20);
+        let forebay = place.open(options);
+        let expected = [
+            ("journal_mode", "wal"),
+            ("synchronous", synchronous),
+            ("wal_autocheckpoint", "0"),
+            ("journal_size_limit", "2097152"),
+            ("cache_size", "-4096"),
+            ("temp_store", "2"),
+            ("trusted_schema", "0"),
+            ("query_only", "0"),
+            ("application_id", "1717723513"),
+            ("user_version", "1"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(pragma(&forebay, name), value, "{name} at {durability:?}");
+        }
+        forebay.close().expect("it closes");
+        assert_eq!(place.wal_bytes(), 0, "the log is cut to nothing");
+    }
+}
+
+#[test]
+fn memory_needs_a_journal_to_roll_back_and_nothing_else() {
+    let forebay = Forebay::in_memory().expect("it opens");
+    assert_eq!(pragma(&forebay, "journal_mode"), "memory");
+    assert_eq!(pragma(&forebay, "synchronous"), "0");
+}
+
+/// A batch that holds nothing but attempt counts is not fsynced; the one after it is again.
+#[tokio::test]
+async fn a_relaxed_batch_does_not_relax_the_next_one() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    engine_support::enqueue(&forebay, engine_support::start("order")).await;
+    assert_eq!(pragma(&forebay, "synchronous"), "2");
+    engine_support::fetch(&forebay).await.expect("it is there");
+    assert_eq!(pragma(&forebay, "synchronous"), "1", "as the attempt left it");
+    engine_support::enqueue(&forebay, engine_support::start("another")).await;
+    assert_eq!(pragma(&forebay, "synchronous"), "2");
+}

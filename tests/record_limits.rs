@@ -1,0 +1,169 @@
+//! A record over `record_bytes_max` is refused with its size and the limit, alone; what is only too large
+//! together is stored in parts.
+
+mod engine_support;
+
+use duroxide::providers::{Provider, WorkItem};
+use duroxide::{Event, EventKind};
+use engine_support::{
+    Place, Turn, activity, begin, bounded, completed, depths, enqueue, enqueue_work, fetch, fetch_work,
+    heard, raised, start,
+};
+use forebay::Options;
+
+const LIMIT: usize = 4096;
+
+fn large(bytes: usize) -> String {
+    // Not compressible, in case a codec ever tries.
+    (0..bytes).map(|n| char::from(b'a' + ((n * n + n / 7) % 26) as u8)).collect()
+}
+
+fn assert_too_large(result: Result<(), duroxide::providers::ProviderError>, what: &str) {
+    let error = result.expect_err("it is too large");
+    assert!(error.message.contains("4096") && error.message.contains("record_bytes_max"), "{error}");
+    assert!(error.message.contains(what), "{error} should name {what}");
+    assert!(!error.is_retryable(), "the same record will be as large again");
+}
+
+fn raised_with(instance: &str, bytes: usize) -> WorkItem {
+    WorkItem::ExternalRaised { instance: instance.into(), name: "bell".into(), data: large(bytes) }
+}
+
+fn activity_with(instance: &str, id: u64, bytes: usize) -> WorkItem {
+    let WorkItem::ActivityExecute { instance, execution_id, id, name, session_id, tag, .. } =
+        activity(instance, id)
+    else {
+        unreachable!("activity() makes activities")
+    };
+    WorkItem::ActivityExecute { instance, execution_id, id, name, input: large(bytes), session_id, tag }
+}
+
+#[tokio::test]
+async fn an_item_over_the_limit_is_refused_alone() {
+    let place = Place::new();
+    let forebay = place.open(Options::default().record_bytes_max(LIMIT));
+    begin(&forebay, "order", Turn::first("order")).await;
+
+    let (too_large, fits) = bounded(async {
+        tokio::join!(
+            forebay.enqueue_for_orchestrator(raised_with("order", LIMIT), None),
+            forebay.enqueue_for_orchestrator(raised_with("order", LIMIT - 200), None)
+        )
+    })
+    .await;
+    assert_too_large(too_large, "instance order");
+    fits.expect("its neighbour is fine");
+    let (too_large, fits) = bounded(async {
+        tokio::join!(
+            forebay.enqueue_for_worker(activity_with("order", 2, LIMIT)),
+            forebay.enqueue_for_worker(activity_with("order", 3, LIMIT - 200))
+        )
+    })
+    .await;
+    assert_too_large(too_large, "instance order");
+    fits.expect("its neighbour is fine");
+    assert_eq!(depths(&forebay).await, (1, 1), "nothing but the neighbours");
+}
+
+#[tokio::test]
+async fn an_activity_whose_result_is_too_large_stays_with_its_worker() {
+    let place = Place::new();
+    let forebay = place.open(Options::default().record_bytes_max(LIMIT));
+    begin(&forebay, "order", Turn::first("order")).await;
+    enqueue_work(&forebay, activity("order", 2)).await;
+    let work = fetch_work(&forebay).await.expect("it is there");
+    let too_large = WorkItem::ActivityCompleted {
+        instance: "order".into(),
+        execution_id: 1,
+        id: 2,
+        result: large(LIMIT),
+    };
+    assert_too_large(bounded(forebay.ack_work_item(&work.token, Some(too_large))).await, "instance order");
+    bounded(forebay.ack_work_item(&work.token, Some(completed("order", 2))))
+        .await
+        .expect("the token is still good");
+}
+
+/// A turn with one event, one item or one message over the limit leaves no trace, and can be handed in anew.
+#[tokio::test]
+async fn a_turn_with_something_too_large_is_refused_whole() {
+    let place = Place::new();
+    let forebay = place.open(Options::default().record_bytes_max(LIMIT));
+    begin(&forebay, "order", Turn::first("order")).await;
+    enqueue(&forebay, raised("order", "bell")).await;
+    let turn = fetch(&forebay).await.expect("it is there");
+    let whole = || {
+        let mut ack = Turn::of(1, vec![heard("order", 2, "small")]);
+        ack.work.push(activity("order", 3));
+        ack.messages.push(start("child"));
+        ack
+    };
+    let mut event = whole();
+    event.history.push(heard("order", 3, &large(LIMIT)));
+    assert_too_large(bounded(event.ack(&forebay, &turn.token)).await, "event 3 of instance order");
+    let mut work = whole();
+    work.work.push(activity_with("order", 4, LIMIT));
+    assert_too_large(bounded(work.ack(&forebay, &turn.token)).await, "instance order");
+    let mut message = whole();
+    message.messages.push(raised_with("other", LIMIT));
+    assert_too_large(bounded(message.ack(&forebay, &turn.token)).await, "instance other");
+
+    assert_eq!(depths(&forebay).await, (0, 0));
+    assert_eq!(bounded(forebay.read("order")).await.expect("it is read").len(), 1);
+    bounded(whole().ack(&forebay, &turn.token)).await.expect("the token is still good");
+    assert_eq!(depths(&forebay).await, (1, 1));
+    assert_eq!(bounded(forebay.read("order")).await.expect("it is read").len(), 2);
+}
+
+/// Each event fits, all of them together are 200 times too large.
+#[tokio::test]
+async fn a_turn_that_is_only_too_large_together_is_stored() {
+    let place = Place::new();
+    let options = || Options::default().record_bytes_max(LIMIT);
+    let forebay = place.open(options());
+    let mut turn = Turn::first("order");
+    let sizes = (0..400).map(|n| if n % 50 == 7 { LIMIT - 300 } else { 1000 + n });
+    turn.history.extend((2..).zip(sizes).map(|(id, bytes)| heard("order", id, &large(bytes))));
+    let written: Vec<Event> = turn.history.clone();
+    begin(&forebay, "order", turn).await;
+
+    let rows = forebay.on_writer_connection(|connection| {
+        let sql = "SELECT count(*), max(length(record)) FROM history";
+        connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+    });
+    let (rows, longest) = rows.expect("the engine runs").expect("there are rows");
+    assert!(rows > 100 && longest <= LIMIT as i64, "{rows} rows, the longest of {longest} bytes");
+
+    // A duplicate anywhere in the parts is still seen.
+    for id in [1, 57, 401] {
+        let kind = EventKind::ExternalEvent { name: "again".into(), data: String::new() };
+        let again = vec![engine_support::event("order", 1, id, kind)];
+        let error = bounded(forebay.append_with_execution("order", 1, again)).await.expect_err("a duplicate");
+        assert!(error.message.contains("duplicate event"), "{error}");
+    }
+    forebay.close().expect("it closes");
+    let reopened = place.open(options());
+    assert_eq!(bounded(reopened.read("order")).await.expect("it is read"), written);
+}
+
+/// A record that is larger than the whole buffer and a whole batch still goes through, alone.
+#[tokio::test]
+async fn a_record_larger_than_buffer_and_batch() {
+    let place = Place::new();
+    let options = || Options::default().buffer_ops_max(2).batch_bytes_max(1000).readers(1);
+    let forebay = place.open(options());
+    begin(&forebay, "order", Turn::first("order")).await;
+    let huge = large(3 << 20);
+    let item = |n: usize| WorkItem::ExternalRaised {
+        instance: "order".into(),
+        name: format!("bell-{n}"),
+        data: if n == 2 { huge.clone() } else { "small".into() },
+    };
+    let enqueues: Vec<_> = (0..5).map(|n| forebay.enqueue_for_orchestrator(item(n), None)).collect();
+    for enqueued in enqueues {
+        bounded(enqueued).await.expect("it is taken");
+    }
+    forebay.close().expect("it closes");
+    let turn = fetch(&place.open(options())).await.expect("it is there");
+    assert_eq!(turn.item.messages, (0..5).map(item).collect::<Vec<_>>());
+}

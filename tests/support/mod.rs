@@ -1,0 +1,83 @@
+//! Where the engine under test comes from. This file alone knows its name; everything else in these
+//! tests speaks to `Arc<dyn Provider>` through duroxide's own Runtime and Client.
+
+use std::sync::Arc;
+
+use duroxide::providers::Provider;
+use forebay::Forebay;
+use tempfile::TempDir;
+
+pub(crate) mod host;
+pub(crate) mod probe;
+
+/// Where a scenario keeps its data. A file goes with its directory when the place is dropped.
+pub(crate) enum Place {
+    File(TempDir),
+    Memory,
+}
+
+impl Place {
+    pub(crate) fn file() -> Place {
+        Place::File(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn memory() -> Place {
+        Place::Memory
+    }
+
+    pub(crate) async fn open(&self) -> Engine {
+        let file = match self {
+            Place::File(directory) => Some(directory.path().join("app.db")),
+            Place::Memory => None,
+        };
+        let open = move || file.map_or_else(Forebay::in_memory, Forebay::open);
+        Engine(tokio::task::spawn_blocking(open).await.unwrap().unwrap())
+    }
+}
+
+/// An open engine.
+pub(crate) struct Engine(Forebay);
+
+impl Engine {
+    pub(crate) fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(self.0.clone())
+    }
+
+    /// Writes out what is buffered and lets go of the file.
+    pub(crate) async fn close(self) {
+        tokio::task::spawn_blocking(move || self.0.close()).await.unwrap().unwrap();
+    }
+}
+
+/// Runs a scenario, `async fn(Place)`, on a file and in memory.
+macro_rules! everywhere {
+    ($($scenario:ident),+ $(,)?) => {$(
+        mod $scenario {
+            use crate::support::{Place, probe::in_time};
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_a_file() {
+                in_time(super::$scenario(Place::file())).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn in_memory() {
+                in_time(super::$scenario(Place::memory())).await;
+            }
+        }
+    )+};
+}
+
+/// Runs a scenario that restarts, which takes a file to come back to.
+macro_rules! across_a_restart {
+    ($($scenario:ident),+ $(,)?) => {$(
+        mod $scenario {
+            use crate::support::{Place, probe::in_time};
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_a_file() {
+                in_time(super::$scenario(Place::file())).await;
+            }
+        }
+    )+};
+}

@@ -1,0 +1,180 @@
+//! What ends a batch, one test for each trigger, and what a full buffer does to each kind of caller.
+
+mod writer_support;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use forebay::{Error, Options, Writer};
+use tempfile::TempDir;
+use writer_support::hold;
+
+/// Far longer than any test: a batch that ends before it was ended by something else.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+fn open(folder: &TempDir, options: Options) -> Writer {
+    Writer::open(folder.path().join("app.db"), options).unwrap()
+}
+
+#[test]
+fn batch_full_by_operations() {
+    let folder = tempfile::tempdir().unwrap();
+    // Only the third operation can end a batch.
+    let writer = open(&folder, Options::default().batch_ops_max(3).commit_delay(FOR_EVER));
+    let tickets: Vec<_> = (0..6).map(|n| writer.submit(move |_tx| Ok(n))).collect();
+    let results: Vec<i32> = tickets.into_iter().map(|ticket| ticket.wait().unwrap()).collect();
+    assert_eq!(results, [0, 1, 2, 3, 4, 5]);
+    assert_eq!((writer.stats().batches, writer.stats().operations), (2, 6));
+}
+
+#[test]
+fn batch_full_by_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default().batch_bytes_max(100).commit_delay(FOR_EVER));
+    let tickets: Vec<_> = (0..4).map(|_| writer.submit_sized(50, |_tx| Ok(()))).collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    assert_eq!((writer.stats().batches, writer.stats().operations), (2, 4));
+}
+
+#[test]
+fn batch_full_by_delay() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default().commit_delay(Duration::from_millis(50)));
+    // Real waiting is the point: nothing but the delay can end this batch.
+    writer.submit(|_tx| Ok(())).wait().unwrap();
+    assert_eq!(writer.stats().batches, 1);
+}
+
+#[test]
+fn batch_full_by_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default().commit_delay(FOR_EVER));
+    let ticket = writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n)")?));
+    writer.close().unwrap();
+    ticket.wait().unwrap();
+    assert_eq!(writer.stats().batches, 1);
+}
+
+#[test]
+fn without_a_delay_a_batch_gathers_while_the_writer_is_busy() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default());
+    let held = hold(&writer);
+    let tickets: Vec<_> = (0..20).map(|n| writer.submit(move |_tx| Ok(n))).collect();
+    held.release();
+    for (n, ticket) in tickets.into_iter().enumerate() {
+        assert_eq!(ticket.wait().unwrap(), n);
+    }
+    assert_eq!((writer.stats().batches, writer.stats().operations), (2, 21));
+}
+
+#[test]
+fn buffer_full_refuses_try_submit() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default().buffer_ops_max(1));
+    let held = hold(&writer);
+    let waiting = writer.try_submit(|_tx| Ok(1)).unwrap();
+    let error = writer.try_submit(|_tx| Ok(2)).unwrap_err();
+    assert!(matches!(error, Error::Full) && error.is_retryable(), "{error}");
+    held.release();
+    assert_eq!(waiting.wait().unwrap(), 1);
+}
+
+#[test]
+fn buffer_full_blocks_submit_until_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default().buffer_ops_max(1));
+    let held = hold(&writer);
+    let waiting = writer.try_submit(|_tx| Ok(())).unwrap();
+    let (submitted, was_submitted) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let ticket = writer.submit(|_tx| Ok(()));
+            submitted.send(()).unwrap();
+            ticket.wait().unwrap();
+        });
+        // It cannot get in as long as the writer is held: an answer here is a failure, silence is not proof.
+        assert!(was_submitted.recv_timeout(Duration::from_millis(50)).is_err(), "there was no room");
+        held.release();
+        was_submitted.recv_timeout(Duration::from_secs(20)).expect("there is room again");
+        waiting.wait().unwrap();
+    });
+}
+
+#[test]
+fn buffer_full_suspends_an_async_caller_without_blocking_its_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default().buffer_ops_max(1));
+    let held = hold(&writer);
+    let waiting = writer.try_submit(|_tx| Ok(1)).unwrap();
+
+    // One thread, polling by hand: were it blocked, nothing below would ever run.
+    let mut context = Context::from_waker(Waker::noop());
+    let mut submitting = pin!(writer.submit_async(|_tx| Ok(2)));
+    assert!(submitting.as_mut().poll(&mut context).is_pending());
+    {
+        // Dropped before there was room: never submitted.
+        let mut dropped = Box::pin(writer.submit_async(|_tx| -> Result<(), Error> { panic!("never run") }));
+        assert!(dropped.as_mut().poll(&mut context).is_pending());
+    }
+    held.release();
+    assert_eq!(waiting.wait().unwrap(), 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let value = runtime.block_on(async { submitting.await.await });
+    assert_eq!(value.unwrap(), 2);
+    assert_eq!(writer.stats().operations, 3);
+}
+
+#[test]
+fn an_async_caller_on_a_one_thread_runtime_does_not_block_its_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default().buffer_ops_max(1));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let held = hold(&writer);
+        let waiting = writer.try_submit(|_tx| Ok(())).unwrap();
+        let mut submitting = Box::pin(writer.submit_async(|_tx| Ok(())));
+        let first_poll = std::future::poll_fn(|cx| Poll::Ready(submitting.as_mut().poll(cx).is_pending()));
+        assert!(first_poll.await);
+        // The neighbour is the one who lets the writer go on.
+        let neighbour = tokio::spawn(async move { held.release() });
+        submitting.await.await.unwrap();
+        neighbour.await.unwrap();
+        waiting.await.unwrap();
+    });
+}
+
+#[test]
+fn after_close_every_call_is_refused_and_nothing_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default());
+    let other = writer.clone();
+    writer.close().unwrap();
+    assert!(matches!(other.submit(|_tx| Ok(())).wait(), Err(Error::Closed)));
+    assert!(matches!(other.try_submit(|_tx| Ok(())), Err(Error::Closed)));
+    assert!(matches!(other.read(|_conn| Ok(())), Err(Error::Closed)));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let ticket = runtime.block_on(other.submit_async(|_tx| Ok(())));
+    assert!(matches!(runtime.block_on(ticket), Err(Error::Closed)));
+    other.close().unwrap();
+    // Released: it opens again.
+    open(&folder, Options::default()).close().unwrap();
+}
+
+#[test]
+fn a_dropped_ticket_does_not_cancel_its_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder, Options::default());
+    drop(writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n)")?)));
+    drop(writer);
+    let writer = open(&folder, Options::default());
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 't'";
+    let count = writer.read(|conn| Ok(conn.query_row(tables, [], |row| row.get::<_, i64>(0))?)).unwrap();
+    assert_eq!(count, 1);
+}
