@@ -49,7 +49,7 @@ impl Clock for SystemClock {
 
     fn wall_ms(&self) -> u64 {
         // A machine set before 1970 reads as 1970: timers fire at once, which is loud; nothing is lost.
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| duration_ms(since))
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, duration_ms)
     }
 }
 

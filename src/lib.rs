@@ -30,6 +30,8 @@
 // Parts of the shared layers (timers, nudges, in-memory databases) have the engine as their only user.
 #![cfg_attr(not(feature = "duroxide"), allow(dead_code))]
 #![warn(unreachable_pub)]
+// Nothing a user can reach may panic.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod buffer;
 mod clock;

@@ -257,6 +257,8 @@ async fn a_poll_timeout_is_answered_with_nothing() {
     let mut turn = Polled::submitted(forebay.fetch_orchestration_item(LOCK, Duration::from_secs(5), None));
     let tags = TagFilter::Any;
     let mut work = Polled::submitted(forebay.fetch_work_item(LOCK, Duration::from_secs(7), None, &tags));
+    // They count from when the writer sees them.
+    settle(&forebay).await;
     clock.advance(Duration::from_millis(4_999));
     still_waits(&forebay, &mut turn).await;
     clock.advance(MILLISECOND);

@@ -345,9 +345,9 @@ in_every_place! {
     test_queue_replay_version_stamp_roundtrip(factory) race_replay::test_queue_replay_version_stamp_roundtrip(factory);
     test_positional_wait_race_replay(factory) race_replay::test_positional_wait_race_replay(factory);
     test_legacy_queue_race_decision_preserved(factory) race_replay::test_legacy_queue_race_decision_preserved(factory);
-    test_continue_as_new_transition_delivery__before_0_1_31(factory)
+    test_continue_as_new_transition_delivery_stamped_0_1_30(factory)
         race_replay::test_continue_as_new_transition_delivery(factory, "0.1.30");
-    test_continue_as_new_transition_delivery__from_0_1_31(factory)
+    test_continue_as_new_transition_delivery_stamped_0_1_31(factory)
         race_replay::test_continue_as_new_transition_delivery(factory, "0.1.31");
 }
 
@@ -367,9 +367,9 @@ fn nothing_is_left_out() {
     assert!(unknown.is_empty(), "the package does not export: {unknown:?}");
 }
 
-/// A validation called with several arguments has a test for each, told apart after a double underscore.
+/// A validation called with several arguments has a test for each, told apart by what follows `_stamped_`.
 fn validation_of(test: &str) -> String {
-    test.split("__").next().unwrap_or(test).to_owned()
+    test.split("_stamped_").next().unwrap_or(test).to_owned()
 }
 
 /// Where cargo put the package this test was built against.

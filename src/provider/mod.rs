@@ -7,7 +7,7 @@ mod contract;
 mod decode;
 mod encode;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -225,8 +225,8 @@ pub(crate) fn open_memory(options: Options) -> Result<Forebay, Error> {
 }
 
 /// A handle to the engine that has the file open; `None` if it is closing.
-fn join(engine: Arc<AnyEngine>, path: &PathBuf, asked: &Options) -> Option<Result<Arc<Inner>, Error>> {
-    let differ = |differences| Some(Err(Error::OptionsDiffer { path: path.clone(), differences }));
+fn join(engine: Arc<AnyEngine>, path: &Path, asked: &Options) -> Option<Result<Arc<Inner>, Error>> {
+    let differ = |differences| Some(Err(Error::OptionsDiffer { path: path.into(), differences }));
     let Ok(inner) = engine.downcast::<Inner>() else {
         return differ("opened as a Writer, asked for as duroxide's storage".into());
     };

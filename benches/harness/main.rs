@@ -1,0 +1,123 @@
+//! Measures forebay beside what one would use instead and beside the limits, on the same work in one run.
+//!
+//! ```text
+//!   args ─► plan (cells: work, size, subjects) ─► runner (rounds) ─► child: one process a measurement
+//!                                                    │               (subjects.rs, or benches/peers)
+//!                                                    ▼
+//!                          results ─► table (terminal, Markdown) · results.json · plots (SVG)
+//! ```
+//!
+//! `docs/benchmarks.md` says how to run it and how to read what comes out.
+
+mod args;
+mod ceiling;
+mod child;
+#[path = "../driver/mod.rs"]
+mod driver;
+mod fill;
+mod machine;
+mod plan;
+mod plots;
+mod raw;
+mod results;
+mod runner;
+mod subjects;
+mod table;
+mod writer;
+
+use std::fs;
+use std::process::ExitCode;
+
+use args::{Args, Mode, USAGE};
+use driver::job::Job;
+use driver::subject::Problem;
+use plan::{Cell, SUBJECTS, Side, Task};
+use serde_json::json;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("harness: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Problem> {
+    let args = Args::parse(std::env::args().skip(1))?;
+    match args.mode {
+        Mode::Measure => measure(&args),
+        Mode::Serve => driver::serve::serve(&subjects::Ours),
+        Mode::Jobs => print_jobs(&args),
+        Mode::List => {
+            list();
+            Ok(())
+        }
+        Mode::Help => {
+            println!("{USAGE}");
+            Ok(())
+        }
+    }
+}
+
+fn measure(args: &Args) -> Result<(), Problem> {
+    let cells = plan::cells(args);
+    if cells.is_empty() {
+        return Err("none of these subjects does this work".into());
+    }
+    fs::create_dir_all(&args.out)?;
+    let wants_peers = cells.iter().flat_map(|cell| &cell.subjects).any(|subject| subject.side == Side::Peers);
+    let programs = child::Programs::prepare(wants_peers, &args.out.join("children.log"))?;
+    let machine = machine::describe(&args.out);
+    let results = runner::Runner::new(args, &cells, programs).run(&cells);
+
+    let head = format!(
+        "{}\n{} rounds{}",
+        machine::line(&machine),
+        args.rounds,
+        if args.quick { ", quick" } else { "" }
+    );
+    let table = format!("{head}\n{}", table::render(&results));
+    println!("{table}");
+    fs::write(args.out.join("table.md"), &table)?;
+    let options = json!({ "quick": args.quick, "rounds": args.rounds });
+    results.write_json(&machine, &options, &args.out.join("results.json"))?;
+    let plots = plots::draw(&results, &args.out)?;
+    println!("\n{} has table.md, results.json and {plots} plots", args.out.display());
+    // A gap in the table is a failure of the run, wherever it came from.
+    let failures: usize = results.rows.iter().map(|row| row.failures.len()).sum();
+    if failures > 0 { Err(format!("{failures} measurements failed").into()) } else { Ok(()) }
+}
+
+/// For `benches/profile.sh`: the program to profile, and the job it is given.
+fn print_jobs(args: &Args) -> Result<(), Problem> {
+    for Cell { label, task, subjects, .. } in plan::cells(args) {
+        let Task::Plain(work) = task else { continue };
+        for subject in subjects {
+            let folder = args.out.join("profile").join(subject.key);
+            print_job(&label, subject.side, Job { subject: subject.key.into(), folder, work: work.clone() })?;
+        }
+    }
+    Ok(())
+}
+
+fn print_job(label: &str, side: Side, job: Job) -> Result<(), Problem> {
+    let program = match side {
+        Side::Ours => std::env::current_exe()?,
+        Side::Peers => child::peers_program(),
+    };
+    println!("{}", json!({ "cell": label, "program": program, "job": job }));
+    Ok(())
+}
+
+fn list() {
+    println!("subjects:");
+    for subject in &SUBJECTS {
+        println!("  {:<16} {}", subject.key, subject.name);
+    }
+    println!("works:");
+    for work in 1..=7 {
+        println!("  {}", plan::title(work));
+    }
+}
