@@ -127,7 +127,7 @@ impl<S: Store> Writer<S> {
     }
 
     fn apply(&mut self) -> Result<(), Error> {
-        let mut batch = std::mem::take(&mut self.batch).into_iter();
+        let mut batch = self.batch.drain(..);
         let result = batch.by_ref().try_for_each(|submission| {
             self.store.apply(submission.op, submission.responder, &mut self.replies)
         });
@@ -142,13 +142,9 @@ impl<S: Store> Writer<S> {
     fn roll_back(&mut self, error: Error) -> Result<(), Error> {
         self.store.rollback()?;
         let error = Error::RolledBack { source: cause_of(&error) };
-        tracing::warn!(%error, operations = self.replies_held(), "batch rolled back");
+        tracing::warn!(%error, operations = self.replies.len(), "batch rolled back");
         self.replies.deliver_error(&error);
         Ok(())
-    }
-
-    fn replies_held(&self) -> bool {
-        !self.replies.is_empty()
     }
 
     fn close(mut self) {

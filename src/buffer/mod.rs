@@ -21,6 +21,8 @@ mod cycle;
 mod reply;
 mod shared;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::thread;

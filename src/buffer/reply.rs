@@ -88,8 +88,8 @@ impl<R> Replies<R> {
         self.held.push((responder, result));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
     }
 
     /// Answers everybody in order; `undelivered` gets each reply whose caller is gone.

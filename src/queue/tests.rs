@@ -179,9 +179,7 @@ proptest! {
         steps in vec((0u8..5, 0u8..6, 0u64..100, any::<bool>()), 1..150),
     ) {
         let mut turns = Turns::default();
-        // Per instance: pinned version, lease, and its messages (visible at, leased).
-        let mut model: BTreeMap<u8, (Option<Version>, Option<LeaseNo>, BTreeMap<MessageId, (u64, bool)>)> =
-            BTreeMap::new();
+        let mut model: BTreeMap<u8, ModelInstance> = BTreeMap::new();
         let mut now_ms = 1_000;
         let mut held: BTreeMap<u8, BTreeMap<MessageId, Message>> = BTreeMap::new();
         for (id, (instance, action, ms, flag)) in (1..).zip(steps) {
@@ -296,6 +294,9 @@ proptest! {
         prop_assert!(changes.is_empty() && changes.is_attempts_only());
     }
 }
+
+/// Pinned version, lease, and messages (visible at, leased).
+type ModelInstance = (Option<Version>, Option<LeaseNo>, BTreeMap<MessageId, (u64, bool)>);
 
 fn schedule(attempt: u32) -> Schedule {
     Schedule { visible_at_ms: 0, attempt }

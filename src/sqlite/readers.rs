@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{FOREIGN_LOCK_WAIT, STATEMENTS_CACHED, explain, set_pragma};
+use super::{explain, prepare_for_work, set_pragma};
 use crate::error::Error;
 
 /// A bounded set of reading connections to one file, opened when first needed.
@@ -79,8 +79,7 @@ impl ReaderPool {
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let connection =
             Connection::open_with_flags(&self.path, flags).map_err(|e| explain(e, &self.path))?;
-        connection.busy_timeout(FOREIGN_LOCK_WAIT)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        prepare_for_work(&connection)?;
         set_pragma(&connection, "wal_autocheckpoint", "0", "0")?;
         set_pragma(&connection, "query_only", "ON", "1")?;
         set_pragma(&connection, "trusted_schema", "OFF", "0")?;

@@ -45,8 +45,8 @@ struct Log {
     frames: u64,
     /// Frames at which the next checkpoint is due although the writer is busy.
     due_at_frames: u64,
-    /// When the last commit that is not checkpointed yet was made.
-    dirty_since: Option<Duration>,
+    /// When the last commit was made; `None` once a checkpoint has followed it.
+    last_commit: Option<Duration>,
 }
 
 impl WriteConnection {
@@ -127,7 +127,7 @@ impl WriteConnection {
             if let Err(error) = self.measure_log() {
                 tracing::warn!(%error, "cannot read the size of the write-ahead log");
             }
-            self.log.dirty_since = Some(now);
+            self.log.last_commit = Some(now);
         }
         Ok(())
     }
@@ -142,20 +142,20 @@ impl WriteConnection {
 
     /// How long until [`Self::maintain`] has something to do although nothing is submitted.
     pub(crate) fn wait(&self, now: Duration) -> Option<Duration> {
-        let dirty_since = self.log.dirty_since?;
-        Some((dirty_since + IDLE_BEFORE_CHECKPOINT).saturating_sub(now))
+        let last_commit = self.log.last_commit?;
+        Some((last_commit + IDLE_BEFORE_CHECKPOINT).saturating_sub(now))
     }
 
     /// Checkpoints when idle, or when the log has passed its limit.
     pub(crate) fn maintain(&mut self, now: Duration) -> Result<(), Error> {
-        let Some(dirty_since) = self.log.dirty_since else { return Ok(()) };
-        let idle = now.saturating_sub(dirty_since) >= IDLE_BEFORE_CHECKPOINT;
+        let Some(last_commit) = self.log.last_commit else { return Ok(()) };
+        let idle = now.saturating_sub(last_commit) >= IDLE_BEFORE_CHECKPOINT;
         if idle || self.log.frames >= self.log.due_at_frames {
             let complete = self.checkpoint("PASSIVE")?;
             let step = self.wal_bytes_max / self.frame_bytes;
             // A reader held it up: not again before the log has grown by a quarter, or until it is idle.
             self.log.due_at_frames = if complete { step } else { self.log.frames + step / 4 };
-            self.log.dirty_since = if complete || idle { None } else { Some(dirty_since) };
+            self.log.last_commit = if complete || idle { None } else { Some(last_commit) };
         }
         Ok(())
     }

@@ -1,0 +1,329 @@
+//! The writer's cycle over a store that fails where the test says: whatever happens, every submission is
+//! answered exactly once, with what holds for it, and nobody hangs.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::*;
+
+/// Longer than anything here takes; reached only by a hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Tick,
+    Apply,
+    Settle,
+    Commit,
+    Rollback,
+    Maintain,
+    TakeBack,
+    Abandon,
+    Close,
+    LetGo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Panic,
+    /// The phase's own kind of error; for a commit the certain one.
+    Error,
+    /// A commit nobody knows the outcome of.
+    Unknown,
+}
+
+enum Op {
+    Add(u32),
+    /// Refused on its own.
+    Refuse,
+    /// Answered by nobody until the store is abandoned.
+    Park,
+    /// From here on the store fails in this way.
+    Break(Phase, Fault),
+    /// Says that the writer is inside, and waits until the test lets go of the other end.
+    Wait(mpsc::Sender<()>, mpsc::Receiver<()>),
+}
+
+/// Adds numbers; what was committed is what survives.
+#[derive(Default)]
+struct Sum {
+    staged: u32,
+    committed: Arc<Mutex<u32>>,
+    parked: Vec<Responder<u32>>,
+    faults: Vec<(Phase, Fault)>,
+}
+
+impl Sum {
+    fn reach(&mut self, phase: Phase) -> Result<(), Error> {
+        match self.faults.iter().find(|(at, _)| *at == phase) {
+            Some((_, Fault::Panic)) => panic!("injected at {phase:?}"),
+            Some(_) => Err(Error::refused(format!("injected at {phase:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Store for Sum {
+    type Op = Op;
+    type Reply = u32;
+
+    fn tick(&mut self, _out: &mut Replies<u32>) {
+        let _ = self.reach(Phase::Tick);
+    }
+
+    fn apply(&mut self, op: Op, responder: Responder<u32>, out: &mut Replies<u32>) -> Result<(), Error> {
+        match op {
+            Op::Break(phase, fault) => {
+                self.faults.push((phase, fault));
+                out.push(responder, Ok(0));
+                return Ok(());
+            }
+            Op::Wait(inside, until) => {
+                let _ = inside.send(());
+                let _ = until.recv();
+                out.push(responder, Ok(0));
+                return Ok(());
+            }
+            _ => {}
+        }
+        if let Err(error) = self.reach(Phase::Apply) {
+            out.push(responder, Err(error.clone()));
+            return Err(error);
+        }
+        match op {
+            Op::Add(number) => {
+                self.staged += number;
+                out.push(responder, Ok(number));
+            }
+            Op::Park => self.parked.push(responder),
+            _ => out.push(responder, Err(Error::refused("asked to refuse"))),
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, _out: &mut Replies<u32>) -> Result<(), Error> {
+        self.reach(Phase::Settle)
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        let unknown = self.faults.contains(&(Phase::Commit, Fault::Unknown));
+        self.reach(Phase::Commit).map_err(|error| match unknown {
+            true => CommitError::Unknown(error),
+            false => CommitError::RolledBack(error),
+        })?;
+        *self.committed.lock() += std::mem::take(&mut self.staged);
+        Ok(())
+    }
+
+    fn rollback(&mut self) -> Result<(), Error> {
+        self.reach(Phase::Rollback)?;
+        self.staged = 0;
+        // A fault that was certain is over.
+        self.faults.clear();
+        Ok(())
+    }
+
+    fn take_back(&mut self, _reply: u32) {
+        let _ = self.reach(Phase::TakeBack);
+    }
+
+    fn maintain(&mut self) -> Result<(), Error> {
+        self.reach(Phase::Maintain)
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        None
+    }
+
+    fn abandon(&mut self, error: &Error) {
+        let _ = self.reach(Phase::Abandon);
+        for responder in self.parked.drain(..) {
+            let _ = responder.send(Err(error.clone()));
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        self.reach(Phase::Close)
+    }
+
+    fn let_go(&mut self) {
+        let _ = self.reach(Phase::LetGo);
+    }
+}
+
+struct Bench {
+    buffer: Buffer<Sum>,
+    committed: Arc<Mutex<u32>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let store = Sum::default();
+        let committed = Arc::clone(&store.committed);
+        let buffer = Buffer::start("test-writer", &Options::default(), Arc::default(), store).unwrap();
+        Self { buffer, committed }
+    }
+
+    fn submit(&self, op: Op) -> Pending<u32> {
+        self.buffer.submit_blocking(op, 0).unwrap()
+    }
+
+    /// Keeps the writer inside an operation until the first of the two is dropped.
+    fn hold(&self) -> (mpsc::Sender<()>, Pending<u32>) {
+        let ((enter, entered), (hold, held)) = (mpsc::channel(), mpsc::channel());
+        let waiting = self.submit(Op::Wait(enter, held));
+        entered.recv_timeout(PATIENCE).expect("the writer gets there");
+        (hold, waiting)
+    }
+
+    /// Submits all of these into one batch and waits for every answer.
+    fn one_batch(&self, ops: Vec<Op>) -> Vec<Result<u32, Error>> {
+        let (hold, waiting) = self.hold();
+        let pending: Vec<_> = ops.into_iter().map(|op| self.submit(op)).collect();
+        drop(hold);
+        answer(waiting).unwrap();
+        pending.into_iter().map(answer).collect()
+    }
+}
+
+/// The answer, or a panic of the test instead of a hang.
+fn answer(pending: Pending<u32>) -> Result<u32, Error> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(pollster::block_on(pending)));
+    receiver.recv_timeout(PATIENCE).expect("every submission is answered")
+}
+
+#[test]
+fn an_operation_that_is_refused_leaves_its_neighbours_alone() {
+    let bench = Bench::new();
+    let answers = bench.one_batch(vec![Op::Add(1), Op::Refuse, Op::Add(2)]);
+    assert!(matches!(answers[..], [Ok(1), Err(Error::Refused { .. }), Ok(2)]), "{answers:?}");
+    assert_eq!(*bench.committed.lock(), 3);
+    bench.buffer.close().unwrap();
+}
+
+#[test]
+fn a_batch_that_is_rolled_back_is_retryable_for_all_of_it_and_the_engine_goes_on() {
+    for phase in [Phase::Apply, Phase::Settle, Phase::Commit] {
+        let bench = Bench::new();
+        let answers =
+            bench.one_batch(vec![Op::Add(1), Op::Break(phase, Fault::Error), Op::Add(2), Op::Refuse]);
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert!(matches!(error, Error::RolledBack { .. }) && error.is_retryable(), "{phase:?}: {error}");
+        }
+        assert_eq!(*bench.committed.lock(), 0, "{phase:?}");
+        assert_eq!(answer(bench.submit(Op::Add(5))).unwrap(), 5);
+        assert_eq!(*bench.committed.lock(), 5);
+        bench.buffer.close().unwrap();
+    }
+}
+
+#[test]
+fn a_failure_of_unknown_outcome_latches_and_says_so_to_everybody() {
+    let certain_to_latch = [
+        (Phase::Tick, Fault::Panic),
+        (Phase::Apply, Fault::Panic),
+        (Phase::Settle, Fault::Panic),
+        (Phase::Commit, Fault::Panic),
+        (Phase::Commit, Fault::Unknown),
+    ];
+    for (phase, fault) in certain_to_latch {
+        let bench = Bench::new();
+        let parked = bench.submit(Op::Park);
+        // The phases before `apply` are reached by the batch after the one that breaks the store.
+        answer(bench.submit(Op::Break(phase, fault))).ok();
+        let answers: Vec<_> = (0..3).map(|_| bench.buffer.submit_blocking(Op::Add(1), 0)).collect();
+        for answered in answers {
+            let error = answered.and_then(answer).unwrap_err();
+            assert!(
+                matches!(error, Error::OutcomeUnknown { .. } | Error::Failed { .. }),
+                "{phase:?} {fault:?}: {error}"
+            );
+            assert!(!error.is_retryable());
+        }
+        let error = answer(parked).unwrap_err();
+        assert!(matches!(error, Error::Failed { .. }), "{phase:?} {fault:?}: {error}");
+        assert_latched(&bench);
+    }
+}
+
+#[test]
+fn a_failure_between_batches_latches_too() {
+    let between =
+        [(Phase::Maintain, Fault::Panic), (Phase::Maintain, Fault::Error), (Phase::TakeBack, Fault::Panic)];
+    for (phase, fault) in between {
+        let bench = Bench::new();
+        let parked = bench.submit(Op::Park);
+        drop(bench.submit(Op::Break(phase, fault)));
+        // Its caller is gone, so the reply is taken back; and maintenance follows in any case.
+        drop(bench.submit(Op::Add(1)));
+        let error = answer(parked).unwrap_err();
+        assert!(matches!(error, Error::Failed { .. }), "{phase:?} {fault:?}: {error}");
+        assert_latched(&bench);
+    }
+}
+
+#[test]
+fn a_rollback_that_fails_leaves_the_outcome_unknown() {
+    for fault in [Fault::Error, Fault::Panic] {
+        let bench = Bench::new();
+        answer(bench.submit(Op::Break(Phase::Rollback, fault))).unwrap();
+        let answers = bench.one_batch(vec![Op::Add(1), Op::Break(Phase::Settle, Fault::Error), Op::Add(2)]);
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert!(matches!(error, Error::OutcomeUnknown { .. }), "{fault:?}: {error}");
+        }
+        assert_latched(&bench);
+    }
+}
+
+#[test]
+fn a_store_that_panics_while_it_is_let_go_cannot_keep_callers_waiting() {
+    for phase in [Phase::Abandon, Phase::LetGo] {
+        let bench = Bench::new();
+        answer(bench.submit(Op::Break(phase, Fault::Panic))).unwrap();
+        let parked = bench.submit(Op::Park);
+        match phase {
+            // Closing abandons; a panic there must not lose the answer of the parked one.
+            Phase::Abandon => {
+                let _ = bench.buffer.close();
+            }
+            _ => bench.buffer.close().unwrap(),
+        }
+        assert!(answer(parked).is_err(), "{phase:?}");
+        assert!(bench.buffer.submit_blocking(Op::Add(1), 0).is_err());
+    }
+}
+
+#[test]
+fn closing_completes_what_was_submitted_and_reports_how_the_store_closed() {
+    let bench = Bench::new();
+    let parked = bench.submit(Op::Park);
+    let (hold, waiting) = bench.hold();
+    let pending: Vec<_> = (0..50).map(|_| bench.submit(Op::Add(1))).collect();
+    let closing = {
+        let buffer = bench.buffer.clone();
+        thread::spawn(move || buffer.close())
+    };
+    drop(hold);
+    closing.join().unwrap().unwrap();
+    answer(waiting).unwrap();
+    for pending in pending {
+        assert_eq!(answer(pending).unwrap(), 1);
+    }
+    assert_eq!(*bench.committed.lock(), 50);
+    assert!(matches!(answer(parked), Err(Error::Closed)));
+    assert!(matches!(bench.buffer.submit_blocking(Op::Add(1), 0), Err(Error::Closed)));
+
+    let bench = Bench::new();
+    answer(bench.submit(Op::Break(Phase::Close, Fault::Error))).unwrap();
+    assert!(bench.buffer.close().is_err());
+    assert!(bench.buffer.close().is_err(), "a second close answers as the first did");
+}
+
+fn assert_latched(bench: &Bench) {
+    let refused = bench.buffer.submit_blocking(Op::Add(1), 0).and_then(answer).unwrap_err();
+    assert!(matches!(refused, Error::Failed { .. }), "{refused}");
+    assert!(matches!(bench.buffer.close(), Err(Error::Failed { .. })));
+}
