@@ -37,6 +37,7 @@ mod buffer;
 mod clock;
 #[cfg(feature = "duroxide")]
 mod codec;
+mod database;
 #[cfg(feature = "duroxide")]
 mod engine;
 mod error;

@@ -3,9 +3,9 @@
 
 mod engine_support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use duroxide::EventKind;
@@ -144,7 +144,8 @@ fn closing_from_many_threads_during_a_long_read() {
     let closers: Vec<_> =
         (0..4).map(|_| forebay.clone()).map(|forebay| started(move || forebay.close())).collect();
     let deadline = Instant::now() + PATIENCE / 2;
-    let wait = |closer: &mpsc::Receiver<_>| closer.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    let wait =
+        |closer: &mpsc::Receiver<_>| closer.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     let closed: Vec<_> = closers.iter().map(wait).collect();
     assert!(closed.iter().all(Result::is_ok), "closers that never came back: {closed:?}");
     match read.recv_timeout(PATIENCE).expect("the read ends") {
@@ -191,4 +192,40 @@ async fn opening_races_with_closing() {
         found += 1;
     }
     assert_eq!(found, acknowledged.load(Ordering::SeqCst));
+}
+
+/// Everyone who opens while somebody closes gets the next engine, all of them the same one, and keeps it until
+/// the last of them has it.
+#[test]
+fn whoever_opens_during_a_close_shares_the_next_engine() {
+    const THREADS: usize = 6;
+    let place = Place::new();
+    for round in 0..100 {
+        let first = place.open(Options::default());
+        let barrier = Arc::new(Barrier::new(THREADS + 1));
+        let openers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (path, barrier) = (place.path(), Arc::clone(&barrier));
+                started(move || {
+                    barrier.wait();
+                    Forebay::open(path).expect("the open waits for the close")
+                })
+            })
+            .collect();
+        barrier.wait();
+        if round % 2 == 0 {
+            first.close().expect("it closes");
+        }
+        drop(first);
+        let opened: Vec<_> = openers.iter().map(|opener| opener.recv_timeout(PATIENCE)).collect();
+        let handles: Vec<_> = opened.into_iter().map(|handle| handle.expect("an open that ends")).collect();
+        // Those that were there before the close have been closed with it; the others share one engine.
+        let open: Vec<_> =
+            handles.iter().filter(|handle| handle.on_writer_connection(|_| ()).is_ok()).collect();
+        let stats: Vec<_> = open.iter().map(|handle| handle.stats().operations).collect();
+        assert!(
+            stats.iter().all(|operations| *operations == open.len() as u64),
+            "several engines: {stats:?}"
+        );
+    }
 }

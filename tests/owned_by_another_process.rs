@@ -129,7 +129,7 @@ fn starting_a_process_does_not_keep_a_file_taken() {
         })
         .collect();
     let mut taken = 0;
-    for _ in 0..300 {
+    for _ in 0..150 {
         match Forebay::open(place.path()) {
             Ok(forebay) => forebay.close().expect("it closes"),
             Err(Error::OwnedByProcess { .. }) => taken += 1,

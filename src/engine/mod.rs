@@ -44,14 +44,14 @@ use queued::{MessageRow, WorkRow};
 use returns::{Return, Returns};
 pub(crate) use rows::RUNNING;
 
-use crate::buffer::{CommitError, Counters, Replies, Responder, Store};
+use crate::buffer::{CommitError, Replies, Responder, Store};
 use crate::clock::Clock;
+use crate::database::{Held, Opening};
 use crate::error::Error;
-use crate::options::Options;
 use crate::queue::{
     BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, Turns, Work, WorkId,
 };
-use crate::sqlite::{self, FileOwner, Location, Registration, Sync, WriteConnection};
+use crate::sqlite::{self, Sync, WriteConnection};
 
 /// How much the decoded items of waiting messages may take in memory; the others are read when they are due.
 const BODIES_BYTES_MAX: usize = 32 << 20;
@@ -136,24 +136,14 @@ pub(crate) struct Engine {
     _held: Held,
 }
 
-/// What an engine holds on to besides its connection. Dropped in this order.
-#[derive(Default)]
-#[expect(dead_code, reason = "held, not read")]
-pub(crate) struct Held {
-    pub(crate) owner: Option<FileOwner>,
-    pub(crate) registration: Option<Registration>,
-}
-
 impl Engine {
     /// Opens the database and schedules everything in it.
     pub(crate) fn open(
-        location: &Location,
-        options: &Options,
-        counters: Arc<Counters>,
-        shared: (Arc<Returns>, Arc<Histories>),
-        held: Held,
+        opening: Opening<'_>,
+        returns: Arc<Returns>,
+        histories: Arc<Histories>,
     ) -> Result<Self, Error> {
-        let (returns, histories) = shared;
+        let Opening { location, options, counters, held } = opening;
         let connection = sqlite::open_unchanged(location)?;
         let found = schema::recognise(&connection, location)?;
         sqlite::configure_writer(&connection, location, options)?;

@@ -24,8 +24,9 @@ pub(crate) struct Returns {
 }
 
 impl Returns {
-    pub(crate) fn on_arrival(&self, nudge: impl Fn() + Send + Sync + 'static) {
-        let _ = self.nudge.set(Box::new(nudge));
+    /// False if that has been said before.
+    pub(crate) fn on_arrival(&self, nudge: impl Fn() + Send + Sync + 'static) -> bool {
+        self.nudge.set(Box::new(nudge)).is_ok()
     }
 
     pub(crate) fn push(&self, what: Return) {

@@ -1,6 +1,7 @@
 //! `duroxide::providers::Provider`, method by method.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use crate::engine::{
     Abandon, FetchTurn, FetchWork, Op, Renew, Reply, TurnGrant, Visible, WorkGrant, invalid_token, reads,
 };
 use crate::error::Error;
-use crate::queue::LeaseNo;
+use crate::queue::{FetchNo, LeaseNo};
 
 /// An engine that answers an operation with another operation's reply has a bug; say so instead of panicking.
 fn mismatched() -> Error {
@@ -26,11 +27,15 @@ fn mismatched() -> Error {
 
 impl Forebay {
     pub(super) fn encoder(&self) -> Encoder {
-        Encoder { record_bytes_max: self.inner.options.record_bytes_max }
+        Encoder { record_bytes_max: self.database.options.record_bytes_max }
+    }
+
+    fn next_fetch(&self) -> FetchNo {
+        self.database.shared.next_fetch.fetch_add(1, Ordering::Relaxed)
     }
 
     fn lease(&self, token: &str) -> Result<LeaseNo, Error> {
-        self.inner.tokens.read(token).ok_or_else(invalid_token)
+        self.database.shared.tokens.read(token).ok_or_else(invalid_token)
     }
 
     pub(super) async fn done(&self, op: Op, bytes: usize) -> Result<(), Error> {
@@ -39,7 +44,7 @@ impl Forebay {
 
     async fn fetch_turn(&self, fetch: FetchTurn) -> Result<Option<Box<TurnGrant>>, Error> {
         // Declared before the reply it guards, so it is dropped after it.
-        let guard = FetchGuard::new(fetch.no, &self.inner.returns);
+        let guard = FetchGuard::new(fetch.no, &self.database.shared.returns);
         let reply = self.submit(Op::FetchTurn(fetch), 0).await;
         guard.answered();
         match reply? {
@@ -49,7 +54,7 @@ impl Forebay {
     }
 
     async fn fetch_work(&self, fetch: FetchWork) -> Result<Option<Box<WorkGrant>>, Error> {
-        let guard = FetchGuard::new(fetch.no, &self.inner.returns);
+        let guard = FetchGuard::new(fetch.no, &self.database.shared.returns);
         let reply = self.submit(Op::FetchWork(fetch), 0).await;
         guard.answered();
         match reply? {
@@ -70,10 +75,10 @@ impl Forebay {
         instance: &str,
         execution: Option<u64>,
     ) -> Result<Vec<Event>, Error> {
-        if let Some(refusal) = self.inner.buffer.refusal() {
+        if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
         }
-        if let Some((execution, rows)) = self.inner.histories.get(instance, execution) {
+        if let Some((execution, rows)) = self.database.shared.histories.get(instance, execution) {
             return decode::events(instance, execution, &rows);
         }
         let id = instance.to_owned();
@@ -130,16 +135,12 @@ impl Provider for Forebay {
         filter: Option<&DispatcherCapabilityFilter>,
     ) -> Result<Option<(OrchestrationItem, String, u32)>, ProviderError> {
         named!("fetch_orchestration_item", {
-            let fetch = FetchTurn {
-                no: self.inner.next_fetch(),
-                lock_timeout,
-                poll_timeout,
-                filter: filter.cloned(),
-            };
+            let fetch =
+                FetchTurn { no: self.next_fetch(), lock_timeout, poll_timeout, filter: filter.cloned() };
             let grant = self.fetch_turn(fetch).await?;
             Ok(grant.map(|grant| {
                 let (item, lease, attempt) = decode::turn(*grant);
-                (item, self.inner.tokens.write(lease), attempt)
+                (item, self.database.shared.tokens.write(lease), attempt)
             }))
         })
     }
@@ -224,7 +225,7 @@ impl Provider for Forebay {
     ) -> Result<Option<(WorkItem, String, u32)>, ProviderError> {
         named!("fetch_work_item", {
             let fetch = FetchWork {
-                no: self.inner.next_fetch(),
+                no: self.next_fetch(),
                 lock_timeout,
                 poll_timeout,
                 session: session.map(|session| (session.owner_id.as_str().into(), session.lock_timeout)),
@@ -235,7 +236,7 @@ impl Provider for Forebay {
             // The lease stays out even if the item does not decode: it is not offered again before the
             // lease runs out, so a broken row cannot keep the queue busy with itself.
             let lease = guard.keep();
-            Ok(Some((decode::item("work", body)?, self.inner.tokens.write(lease), attempt)))
+            Ok(Some((decode::item("work", body)?, self.database.shared.tokens.write(lease), attempt)))
         })
     }
 

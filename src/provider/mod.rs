@@ -9,18 +9,18 @@ mod encode;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use duroxide::providers::ProviderError;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::buffer::{Buffer, Counters, Stats};
+use crate::buffer::Stats;
+use crate::database::{Database, Opening};
 use crate::engine::returns::Returns;
-use crate::engine::{Engine, Held, Histories, Op, Reply, Tokens};
+use crate::engine::{Engine, Histories, Op, Reply, Tokens};
 use crate::error::Error;
 use crate::options::Options;
-use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool};
 
 /// duroxide's storage on one SQLite file, or in memory.
 ///
@@ -49,18 +49,15 @@ use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool};
 /// ```
 #[derive(Clone)]
 pub struct Forebay {
-    inner: Arc<Inner>,
+    database: Arc<Database<Engine, Shared>>,
 }
 
-struct Inner {
-    buffer: Buffer<Engine>,
-    /// `None` in memory mode, where reads go through the writer.
-    readers: Option<Arc<ReaderPool>>,
+/// What handles share with the engine besides its buffer.
+struct Shared {
     returns: Arc<Returns>,
     histories: Arc<Histories>,
     tokens: Tokens,
     next_fetch: AtomicU64,
-    options: Options,
 }
 
 impl Forebay {
@@ -88,12 +85,12 @@ impl Forebay {
     /// [`Error::Failed`] if the engine had failed, or the failure of the last checkpoint; what was
     /// acknowledged is durable either way.
     pub fn close(&self) -> Result<(), Error> {
-        self.inner.close()
+        self.database.close()
     }
 
     /// What the engine has done since it was opened. Never blocks.
     pub fn stats(&self) -> Stats {
-        self.inner.buffer.stats()
+        self.database.buffer.stats()
     }
 
     /// Runs `with` on the writer's connection, between two operations of a batch.
@@ -109,12 +106,12 @@ impl Forebay {
         let (op, answer) = read_op(with);
         pollster::block_on(self.submit(op, 0))?;
         // Whatever was done to the rows, what is read next comes from them.
-        self.inner.histories.clear();
+        self.database.shared.histories.clear();
         answer.lock().take().ok_or(Error::Closed)
     }
 
     async fn submit(&self, op: Op, bytes: usize) -> Result<Reply, Error> {
-        self.inner.buffer.submit(op, bytes).await?.await
+        self.database.buffer.submit(op, bytes).await?.await
     }
 
     /// Runs a read that may take long off the executor's threads.
@@ -122,8 +119,8 @@ impl Forebay {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let Some(readers) = &self.inner.readers else { return self.read_through_writer(read).await };
-        if let Some(refusal) = self.inner.buffer.refusal() {
+        let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
+        if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
         }
         let readers = Arc::clone(readers);
@@ -144,8 +141,8 @@ impl Forebay {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let Some(readers) = &self.inner.readers else { return self.read_through_writer(read).await };
-        if let Some(refusal) = self.inner.buffer.refusal() {
+        let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
+        if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
         }
         match readers.with_idle(read) {
@@ -174,91 +171,42 @@ fn read_op<T: Send + 'static>(
     (Op::Read(Box::new(move |connection| *slot.lock() = Some(read(connection)))), answer)
 }
 
-impl Inner {
-    fn next_fetch(&self) -> u64 {
-        self.next_fetch.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// IMPORTANT: the readers first. The last connection that closes runs a checkpoint, and only the
-    /// writing one may.
-    fn close(&self) -> Result<(), Error> {
-        if let Some(readers) = &self.readers {
-            readers.close();
-        }
-        self.buffer.close()
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::warn!(%error, "closing on the drop of the last handle");
-        }
-    }
-}
-
 impl std::fmt::Debug for Forebay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forebay")
-            .field("options", &self.inner.options)
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
+        f.debug_tuple("Forebay").field(&self.database).finish()
     }
 }
 
 pub(crate) fn open_file(path: &Path, options: Options) -> Result<Forebay, Error> {
-    options.check()?;
-    let path = sqlite::prepare_path(path)?;
-    let join = |engine| join(engine, &path, &options);
-    let inner = sqlite::join_or_open(&path, join, |registration| {
-        let owner = FileOwner::acquire(&path)?;
-        let held = Held { owner: Some(owner), registration: Some(registration) };
-        start(Location::File(path.clone()), options.clone(), held)
-    })?;
-    Ok(Forebay { inner })
+    Ok(started(Database::open_file(path, options, "duroxide's storage", open_engine)?))
 }
 
 pub(crate) fn open_memory(options: Options) -> Result<Forebay, Error> {
-    options.check()?;
-    let inner = start(Location::Memory, options, Held::default())?;
-    Ok(Forebay { inner })
+    Ok(started(Database::open_memory(options, open_engine)?))
 }
 
-/// A handle to the engine that has the file open; `None` if it is closing.
-fn join(engine: Arc<AnyEngine>, path: &Path, asked: &Options) -> Option<Result<Arc<Inner>, Error>> {
-    let differ = |differences| Some(Err(Error::OptionsDiffer { path: path.into(), differences }));
-    let Ok(inner) = engine.downcast::<Inner>() else {
-        return differ("opened as a Writer, asked for as duroxide's storage".into());
+fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
+    let shared = Shared {
+        returns: Arc::default(),
+        histories: Arc::default(),
+        tokens: Tokens::new(),
+        next_fetch: AtomicU64::new(0),
     };
-    // A failed engine must be closed before the file is opened anew; a handle to it would be of no use.
-    match inner.buffer.refusal() {
-        Some(Error::Closed) => return None,
-        Some(failed) => return Some(Err(failed)),
-        None => {}
-    }
-    let differences = inner.options.differences(asked);
-    if differences.is_empty() { Some(Ok(inner)) } else { differ(differences) }
+    let engine = Engine::open(opening, Arc::clone(&shared.returns), Arc::clone(&shared.histories))?;
+    Ok((engine, shared))
 }
 
-fn start(location: Location, options: Options, held: Held) -> Result<Arc<Inner>, Error> {
-    let counters = Arc::new(Counters::default());
-    let returns = Arc::new(Returns::default());
-    let histories = Arc::new(Histories::default());
-    let shared = (Arc::clone(&returns), Arc::clone(&histories));
-    let engine = Engine::open(&location, &options, Arc::clone(&counters), shared, held)?;
-    let buffer = Buffer::start("forebay-writer", &options, counters, engine)?;
-    let nudged = buffer.clone();
-    returns.on_arrival(move || nudged.nudge());
-    if let Some(clock) = &options.clock {
-        let returns = Arc::downgrade(&returns);
+/// Connects what wakes the writer beside the channel: dropped futures, and a clock moved by hand. A second
+/// open of the same file finds that done.
+fn started(database: Arc<Database<Engine, Shared>>) -> Forebay {
+    let (buffer, returns) = (database.buffer.clone(), &database.shared.returns);
+    if returns.on_arrival(move || buffer.nudge())
+        && let Some(clock) = &database.options.clock
+    {
+        let returns = Arc::downgrade(returns);
         clock.on_jump(Box::new(move || returns.upgrade().is_some_and(|returns| returns.nudge())));
     }
-    let readers = match location {
-        Location::File(path) => Some(Arc::new(ReaderPool::new(path, options.readers))),
-        Location::Memory => None,
-    };
-    let (tokens, next_fetch) = (Tokens::new(), AtomicU64::new(0));
-    Ok(Arc::new(Inner { buffer, readers, returns, histories, tokens, next_fetch, options }))
+    Forebay { database }
 }
 
 /// The one place where an error becomes duroxide's, with its retry class.

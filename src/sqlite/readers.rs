@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use parking_lot::{Condvar, Mutex};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{explain, prepare_for_work, set_pragma};
@@ -81,6 +82,8 @@ impl ReaderPool {
             Connection::open_with_flags(&self.path, flags).map_err(|e| explain(e, &self.path))?;
         prepare_for_work(&connection)?;
         set_pragma(&connection, "wal_autocheckpoint", "0", "0")?;
+        // Nor when it is the last one to close: after a failure nothing may touch the file.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         set_pragma(&connection, "query_only", "ON", "1")?;
         set_pragma(&connection, "trusted_schema", "OFF", "0")?;
         Ok(connection)
@@ -95,7 +98,12 @@ impl ReaderPool {
         } else {
             state.idle.push(connection);
         }
-        self.returned.notify_one();
+        if state.closed {
+            // Everyone who closes waits for this, not only the next.
+            self.returned.notify_all();
+        } else {
+            self.returned.notify_one();
+        }
     }
 
     /// Refuses further reads, closes the idle connections, and waits for those that are reading.

@@ -12,10 +12,10 @@ use rusqlite::{Connection, Transaction};
 use store::{ClosureStore, Operation};
 pub use ticket::Ticket;
 
-use crate::buffer::{Buffer, Counters, Stats};
+use crate::buffer::Stats;
+use crate::database::{Database, Opening};
 use crate::error::Error;
 use crate::options::Options;
-use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool};
 
 /// A group-commit writer on the embedder's own SQLite file.
 ///
@@ -45,13 +45,7 @@ use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool};
 /// ```
 #[derive(Clone)]
 pub struct Writer {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    buffer: Buffer<ClosureStore>,
-    readers: ReaderPool,
-    options: Options,
+    database: Arc<Database<ClosureStore, ()>>,
 }
 
 impl Writer {
@@ -62,23 +56,8 @@ impl Writer {
     /// Every error of the opening group of [`Error`]. A file made by the orchestration engine is refused:
     /// its rows are scheduled in memory, and nobody else may write them.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        options.check()?;
-        let path = sqlite::prepare_path(path.as_ref())?;
-        let inner = sqlite::join_or_open(
-            &path,
-            |engine| join(engine, &path, &options),
-            |registration| {
-                let owner = FileOwner::acquire(&path)?;
-                let counters = Arc::new(Counters::default());
-                let location = Location::File(path.clone());
-                let store =
-                    ClosureStore::open(&location, &options, Arc::clone(&counters), (owner, registration))?;
-                let buffer = Buffer::start("forebay-writer", &options, counters, store)?;
-                let readers = ReaderPool::new(path.clone(), options.readers);
-                Ok(Arc::new(Inner { buffer, readers, options: options.clone() }))
-            },
-        )?;
-        Ok(Self { inner })
+        let store = |opening: Opening<'_>| Ok((ClosureStore::open(opening)?, ()));
+        Ok(Self { database: Database::open_file(path.as_ref(), options, "a Writer", store)? })
     }
 
     /// Submits a closure; blocks the calling thread while the buffer is full (see
@@ -104,7 +83,7 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        Ticket::new(self.inner.buffer.submit_blocking(operation, bytes), value)
+        Ticket::new(self.database.buffer.submit_blocking(operation, bytes), value)
     }
 
     /// Submits a closure only if there is room right now.
@@ -119,7 +98,7 @@ impl Writer {
     {
         let bytes = size_of::<F>();
         let (operation, value) = prepare(operation);
-        Ok(Ticket::new(Ok(self.inner.buffer.try_submit(operation, bytes)?), value))
+        Ok(Ticket::new(Ok(self.database.buffer.try_submit(operation, bytes)?), value))
     }
 
     /// Submits a closure, suspending the calling task while the buffer is full; never blocks a thread, and
@@ -131,7 +110,7 @@ impl Writer {
     {
         let bytes = size_of::<F>();
         let (operation, value) = prepare(operation);
-        Ticket::new(self.inner.buffer.submit(operation, bytes).await, value)
+        Ticket::new(self.database.buffer.submit(operation, bytes).await, value)
     }
 
     /// Runs `read` on a `query_only` connection, on the calling thread; blocks while all
@@ -141,10 +120,14 @@ impl Writer {
     /// # Errors
     /// Whatever `read` returns; [`Error::Closed`] and [`Error::Failed`].
     pub fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
-        if let Some(refusal) = self.inner.buffer.refusal() {
+        if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
         }
-        self.inner.readers.with(read)?
+        match &self.database.readers {
+            Some(readers) => readers.with(read)?,
+            // A writer is always on a file.
+            None => Err(Error::Closed),
+        }
     }
 
     /// Completes what was submitted, checkpoints, and releases the file. Blocks until that is done. All
@@ -155,12 +138,12 @@ impl Writer {
     /// [`Error::Failed`] if the writer had failed, or the failure of the last checkpoint; what was
     /// acknowledged is durable either way.
     pub fn close(&self) -> Result<(), Error> {
-        self.inner.close()
+        self.database.close()
     }
 
     /// What the writer has done since it was opened. Never blocks.
     pub fn stats(&self) -> Stats {
-        self.inner.buffer.stats()
+        self.database.buffer.stats()
     }
 }
 
@@ -179,42 +162,8 @@ where
     (operation, value)
 }
 
-fn join(engine: Arc<AnyEngine>, path: &Path, asked: &Options) -> Option<Result<Arc<Inner>, Error>> {
-    let differ = |differences| Some(Err(Error::OptionsDiffer { path: path.into(), differences }));
-    let Ok(inner) = engine.downcast::<Inner>() else {
-        return differ("opened as duroxide's storage, asked for as a Writer".into());
-    };
-    match inner.buffer.refusal() {
-        Some(Error::Closed) => return None,
-        Some(failed) => return Some(Err(failed)),
-        None => {}
-    }
-    let differences = inner.options.differences(asked);
-    if differences.is_empty() { Some(Ok(inner)) } else { differ(differences) }
-}
-
-impl Inner {
-    /// IMPORTANT: the readers first. The last connection that closes runs a checkpoint, and only the
-    /// writing one may.
-    fn close(&self) -> Result<(), Error> {
-        self.readers.close();
-        self.buffer.close()
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::warn!(%error, "closing on the drop of the last handle");
-        }
-    }
-}
-
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer")
-            .field("options", &self.inner.options)
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
+        f.debug_tuple("Writer").field(&self.database).finish()
     }
 }

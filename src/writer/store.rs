@@ -11,11 +11,11 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 
 use super::guard::{Guard, SAVEPOINT};
-use crate::buffer::{CommitError, Counters, Replies, Responder, Store};
+use crate::buffer::{CommitError, Replies, Responder, Store};
 use crate::clock::Clock;
+use crate::database::{Held, Opening};
 use crate::error::Error;
-use crate::options::Options;
-use crate::sqlite::{self, FileOwner, Location, Registration, Sync, WriteConnection};
+use crate::sqlite::{self, Location, Sync, WriteConnection};
 
 /// A closure without its value, which it leaves in a place of its own.
 pub(super) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
@@ -26,16 +26,12 @@ pub(super) struct ClosureStore {
     clock: Arc<dyn Clock>,
     gathered: Vec<(Operation, Responder<()>)>,
     /// Dropped last, when the connection is gone.
-    _held: (FileOwner, Registration),
+    _held: Held,
 }
 
 impl ClosureStore {
-    pub(super) fn open(
-        location: &Location,
-        options: &Options,
-        counters: Arc<Counters>,
-        held: (FileOwner, Registration),
-    ) -> Result<Self, Error> {
+    pub(super) fn open(opening: Opening<'_>) -> Result<Self, Error> {
+        let Opening { location, options, counters, held } = opening;
         let mut connection = sqlite::open_unchanged(location)?;
         refuse_engine_file(&connection, location)?;
         sqlite::configure_writer(&connection, location, options)?;

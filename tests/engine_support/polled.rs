@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -52,13 +53,15 @@ impl<'a, T> Polled<'a, T> {
 
     /// Blocks until the future has been woken `times` times since it was made.
     pub(crate) fn wait_for_wake(&self, times: usize) {
+        assert!(self.is_woken_within(PATIENCE, times), "woken {} times, not {times}", self.wakes());
+    }
+
+    /// Blocks until the future has been woken `times` times since it was made, or the time is up.
+    pub(crate) fn is_woken_within(&self, patience: Duration, times: usize) -> bool {
         let count = self.wakes.count.lock().expect("not poisoned");
-        let (count, _) = self
-            .wakes
-            .changed
-            .wait_timeout_while(count, PATIENCE, |count| *count < times)
-            .expect("not poisoned");
-        assert!(*count >= times, "woken {} times, not {times}", *count);
+        let waited = self.wakes.changed.wait_timeout_while(count, patience, |count| *count < times);
+        let (count, _) = waited.expect("not poisoned");
+        *count >= times
     }
 
     /// Polls whenever it is woken until the answer is there.
