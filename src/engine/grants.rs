@@ -116,12 +116,13 @@ impl Engine {
         let (history, kv) = match &row {
             None => (Vec::new(), HashMap::new()),
             Some(row) => {
-                let kv = rows::kv_base(self.connection.connection(), row.key)?;
+                let connection = self.connection.connection();
+                let kv = if row.has_kv { rows::kv_base(connection, row.key)? } else { HashMap::new() };
                 (self.history(instance, row)?, kv)
             }
         };
         let execution = row.as_ref().map_or(duroxide::INITIAL_EXECUTION_ID, |row| row.execution);
-        let (name, version) = row.map_or((None, None), |row| (row.name, row.version));
+        let (name, version) = row.map_or((None, None), |row| (row.name.clone(), row.version.clone()));
         Ok(TurnGrant {
             instance: self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from("")),
             name,

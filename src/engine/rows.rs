@@ -23,7 +23,8 @@ pub(crate) fn time(ms: u64) -> i64 {
 /// The rows of an instance that scheduling needs; `runnable` says only that it has a name.
 pub(crate) fn instance(connection: &Connection, id: &str) -> SqlResult<Option<InstanceRow>> {
     let mut statement = connection.prepare_cached(
-        "SELECT i.key, i.name, i.version, i.execution, e.pinned, e.execution IS NOT NULL
+        "SELECT i.key, i.name, i.version, i.execution, e.pinned, e.execution IS NOT NULL,
+                EXISTS (SELECT 1 FROM kv WHERE kv.instance = i.key)
          FROM instances i LEFT JOIN executions e ON e.instance = i.key AND e.execution = i.execution
          WHERE i.id = ?1",
     )?;
@@ -39,6 +40,7 @@ pub(crate) fn instance(connection: &Connection, id: &str) -> SqlResult<Option<In
             // Written by this crate from a parsed version; what does not parse pins nothing.
             pinned: pinned.and_then(|version| Version::parse(&version).ok()),
             has_execution: row.get(5)?,
+            has_kv: row.get(6)?,
         })
     };
     statement.query_row([id], read).optional()

@@ -46,7 +46,7 @@ impl Engine {
         for message in ack.messages {
             self.enqueue_message(message);
         }
-        self.turns.set_standing(no, row.map_or(Standing::Absent, Standing::Present));
+        self.turns.set_standing(no, row.map_or(Standing::Absent, |row| Standing::Present(Arc::new(row))));
         self.turns.release(no);
         Ok(Reply::Done)
     }
@@ -65,13 +65,13 @@ impl Engine {
     fn write_turn(
         &mut self,
         no: InstanceNo,
-        before: Option<InstanceRow>,
+        before: Option<Arc<InstanceRow>>,
         ack: &TurnAck,
     ) -> Result<Option<InstanceRow>, Stop> {
         let now_ms = self.now.wall_ms;
-        let Some(id) = self.turns.id(no).cloned() else { return Ok(before) };
+        let Some(id) = self.turns.id(no).cloned() else { return Ok(None) };
         let connection = self.begin()?;
-        let mut row = write_instance(connection, &id, before, ack, now_ms)?;
+        let mut row = write_instance(connection, &id, before.as_deref(), ack, now_ms)?;
         let change = ExecutionChange {
             instance: row.key,
             execution: ack.execution,
@@ -95,7 +95,8 @@ impl Engine {
             rows::set_custom_status(connection, row.key, status.as_deref())?;
         }
         write_kv(connection, row.key, &ack.kv, now_ms)?;
-        if matches!(ack.status.as_deref(), Some("Completed" | "ContinuedAsNew" | "Failed")) {
+        row.has_kv |= !ack.kv.is_empty();
+        if row.has_kv && matches!(ack.status.as_deref(), Some("Completed" | "ContinuedAsNew" | "Failed")) {
             rows::kv_fold(connection, row.key)?;
         }
         if row.name.is_none() {
@@ -105,9 +106,9 @@ impl Engine {
     }
 
     /// The rows of an instance, read once and then kept up to date.
-    pub(super) fn standing(&mut self, no: InstanceNo) -> SqlResult<Option<InstanceRow>> {
+    pub(super) fn standing(&mut self, no: InstanceNo) -> SqlResult<Option<Arc<InstanceRow>>> {
         match self.turns.standing(no) {
-            Standing::Present(row) => return Ok(Some(row.clone())),
+            Standing::Present(row) => return Ok(Some(Arc::clone(row))),
             Standing::Absent => return Ok(None),
             Standing::Unread => {}
         }
@@ -117,6 +118,7 @@ impl Engine {
         if let Some(row) = row.as_mut().filter(|row| row.name.is_none()) {
             row.runnable = started_by_hand(connection, row)?;
         }
+        let row = row.map(Arc::new);
         self.turns.set_standing(no, row.clone().map_or(Standing::Absent, Standing::Present));
         Ok(row)
     }
@@ -135,7 +137,7 @@ impl Engine {
         let now_ms = self.now.wall_ms;
         let connection = self.begin()?;
         let mut row = match before {
-            Some(row) => row,
+            Some(row) => InstanceRow::clone(&row),
             None => {
                 let key = rows::insert_instance(connection, id, None, execution, None, now_ms)?;
                 unnamed(key, execution)
@@ -147,7 +149,7 @@ impl Engine {
         if row.name.is_none() {
             row.runnable = started_by_hand(connection, &row)?;
         }
-        self.turns.set_standing(no, Standing::Present(row));
+        self.turns.set_standing(no, Standing::Present(Arc::new(row)));
         self.history_changes.push(HistoryChange::Forget { instance: id.into() });
         Ok(Reply::Done)
     }
@@ -161,6 +163,7 @@ fn unnamed(key: i64, execution: u64) -> InstanceRow {
         execution,
         pinned: None,
         has_execution: false,
+        has_kv: false,
         runnable: false,
     }
 }
@@ -182,7 +185,7 @@ fn check_events(connection: &Connection, key: i64, execution: u64, runs: &[Arc<R
 fn write_instance(
     connection: &Connection,
     id: &str,
-    before: Option<InstanceRow>,
+    before: Option<&InstanceRow>,
     ack: &TurnAck,
     now_ms: u64,
 ) -> SqlResult<InstanceRow> {
@@ -203,7 +206,7 @@ fn write_instance(
     if ack.execution > row.execution {
         row = InstanceRow { execution: ack.execution, pinned: None, has_execution: false, ..row };
     }
-    if row != before {
+    if row != *before {
         rows::update_instance(connection, &row)?;
         if before.name.is_none()
             && let Some(parent) = ack.parent.as_deref()

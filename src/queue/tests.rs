@@ -220,9 +220,9 @@ proptest! {
                         let pinned = (n % 2 == 1).then(|| Version::new(n, 0, 0));
                         let row = InstanceRow {
                             key: 1, name: Some(id), version: None, execution: 1, pinned,
-                            has_execution: true, runnable: true,
+                            has_execution: true, has_kv: false, runnable: true,
                         };
-                        turns.set_standing(unread, Standing::Present(row));
+                        turns.set_standing(unread, Standing::Present(Arc::new(row)));
                     }
                     let accepts = |pinned: Option<&Version>| flag || pinned.is_none_or(|v| v.major == 3);
                     let oldest = model

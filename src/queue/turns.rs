@@ -49,6 +49,8 @@ pub(crate) struct InstanceRow {
     pub(crate) pinned: Option<Version>,
     /// Whether the current execution has a row of its own.
     pub(crate) has_execution: bool,
+    /// Whether there may be key-values.
+    pub(crate) has_kv: bool,
     /// Whether a turn can run on these rows alone.
     pub(crate) runnable: bool,
 }
@@ -59,7 +61,7 @@ pub(crate) enum Standing {
     #[default]
     Unread,
     Absent,
-    Present(InstanceRow),
+    Present(Arc<InstanceRow>),
 }
 
 /// Where an instance is listed.

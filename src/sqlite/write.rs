@@ -79,30 +79,36 @@ impl WriteConnection {
         !self.connection.is_autocommit()
     }
 
-    /// Opens the batch's transaction, if it is not open yet.
+    /// Opens the batch's transaction, if it is not open yet. IMMEDIATE: a deferred one that upgrades from
+    /// read to write is refused by SQLite at once, whatever the busy timeout says.
     ///
     /// IMPORTANT: the first call of a batch decides about the fsync; SQLite takes no change inside a
     /// transaction. A batch that may still write something that matters must begin `AsPromised`.
     pub(crate) fn begin(&mut self, sync: Sync) -> Result<(), Error> {
         if !self.is_in_transaction() {
-            self.transaction(sync)?;
+            self.set_sync(sync)?;
+            self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         }
         Ok(())
     }
 
     /// Opens the batch's transaction and lends it. It stays open when the loan ends: only [`Self::commit`]
-    /// and [`Self::rollback`] end it. IMMEDIATE: a deferred one that upgrades from read to write is refused
-    /// by SQLite at once, whatever the busy timeout says.
+    /// and [`Self::rollback`] end it.
     pub(crate) fn transaction(&mut self, sync: Sync) -> Result<Transaction<'_>, Error> {
+        self.set_sync(sync)?;
+        let mut transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        transaction.set_drop_behavior(DropBehavior::Ignore);
+        Ok(transaction)
+    }
+
+    fn set_sync(&mut self, sync: Sync) -> Result<(), Error> {
         let relax = sync == Sync::ProcessCrash && self.durability == Durability::Full && !self.in_memory;
         if relax != self.relaxed {
             let (value, reads_back_as) = if relax { ("NORMAL", "1") } else { ("FULL", "2") };
             set_pragma(&self.connection, "synchronous", value, reads_back_as)?;
             self.relaxed = relax;
         }
-        let mut transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        transaction.set_drop_behavior(DropBehavior::Ignore);
-        Ok(transaction)
+        Ok(())
     }
 
     /// Commits the batch's transaction; nothing to do if it was never opened.
