@@ -5,7 +5,7 @@
 //! here is committed, and complete from the first event: a turn is added after its commit and before anybody
 //! hears of it, so a read that follows an awaited write sees it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -20,8 +20,8 @@ const ENTRY_BYTES: usize = 256;
 
 /// A change that takes effect when its batch is committed.
 pub(crate) enum HistoryChange {
-    /// A turn was added to an execution.
-    Add { instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>> },
+    /// A turn was acknowledged. `complete` says that it is all its execution has so far.
+    Add { instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>, complete: bool },
     /// The whole history of the latest execution was read.
     Fill { instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>> },
     /// Nothing is known any more.
@@ -47,8 +47,9 @@ pub(crate) struct Histories {
 #[derive(Default)]
 struct Inner {
     entries: HashMap<Arc<str>, Entry>,
-    /// In the order in which they came; may name entries that are gone.
-    order: VecDeque<Arc<str>>,
+    /// In the order in which they came.
+    order: BTreeMap<u64, Arc<str>>,
+    next_place: u64,
     bytes: usize,
 }
 
@@ -56,6 +57,7 @@ struct Entry {
     execution: u64,
     runs: Vec<Arc<Run>>,
     bytes: usize,
+    place: u64,
 }
 
 impl Histories {
@@ -76,7 +78,9 @@ impl Histories {
         let mut inner = self.inner.lock();
         for change in changes {
             match change {
-                HistoryChange::Add { instance, execution, runs } => inner.add(instance, execution, runs),
+                HistoryChange::Add { instance, execution, runs, complete } => {
+                    inner.add(instance, execution, runs, complete);
+                }
                 HistoryChange::Fill { instance, execution, runs } => inner.put(instance, execution, runs),
                 HistoryChange::Forget { instance } => inner.remove(&instance),
             }
@@ -86,53 +90,48 @@ impl Histories {
 }
 
 impl Inner {
-    fn add(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>) {
-        let starts = runs.first().is_some_and(|run| run.first_event == duroxide::INITIAL_EVENT_ID);
+    fn add(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>, complete: bool) {
         match self.entries.get_mut(&instance) {
             Some(entry) if entry.execution == execution => {
                 let bytes: usize = runs.iter().map(|run| run.record.len()).sum();
                 entry.runs.extend(runs);
+                // The runtime appends; a gap in the ids may be filled later all the same.
+                if !entry.runs.is_sorted_by_key(|run| run.first_event) {
+                    entry.runs.sort_by_key(|run| run.first_event);
+                }
                 entry.bytes += bytes;
                 self.bytes += bytes;
             }
             // A late turn of an execution before the latest.
             Some(entry) if entry.execution > execution => {}
-            // The first turn of a new execution, or of an instance: complete from here on.
-            _ if starts => self.put(instance, execution, runs),
-            Some(_) => self.remove(&instance),
-            None => {}
+            _ if complete => self.put(instance, execution, runs),
+            // The latest execution is another one now, and not all of it is known.
+            _ => self.remove(&instance),
         }
     }
 
     fn put(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>) {
+        self.remove(&instance);
         let bytes = ENTRY_BYTES + runs.iter().map(|run| run.record.len()).sum::<usize>();
+        let place = self.next_place;
+        self.next_place += 1;
         self.bytes += bytes;
-        match self.entries.insert(Arc::clone(&instance), Entry { execution, runs, bytes }) {
-            Some(before) => self.bytes -= before.bytes,
-            None => self.order.push_back(instance),
-        }
+        self.order.insert(place, Arc::clone(&instance));
+        self.entries.insert(instance, Entry { execution, runs, bytes, place });
     }
 
-    /// Leaves the name in `order`; an entry that comes back is then evicted early, which costs one read.
     fn remove(&mut self, instance: &str) {
         if let Some(entry) = self.entries.remove(instance) {
+            self.order.remove(&entry.place);
             self.bytes -= entry.bytes;
         }
     }
 
     fn evict(&mut self) {
         while self.bytes > BYTES_MAX
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((_, oldest)) = self.order.pop_first()
         {
             self.remove(&oldest);
-        }
-        // Names of entries that were forgotten must not pile up either.
-        while self.order.len() > 2 * self.entries.len() + 16
-            && let Some(oldest) = self.order.pop_front()
-        {
-            if self.entries.contains_key(&oldest) {
-                self.order.push_back(oldest);
-            }
         }
     }
 }

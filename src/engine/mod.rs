@@ -28,7 +28,7 @@ mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duroxide::providers::{DispatcherCapabilityFilter, TagFilter};
 use parking_lot::Mutex;
@@ -59,6 +59,10 @@ const BODIES_BYTES_MAX: usize = 32 << 20;
 /// While a timer is pending the wall clock is looked at this often, because nothing tells a sleeping thread
 /// that an administrator has moved it.
 const WALL_CLOCK_RECHECK: Duration = Duration::from_secs(1);
+
+/// How long a fetch that found nothing is held for grants that are on their way to somebody else. Real time,
+/// whatever the clock of the engine is: it bounds how slow an executor may be to poll a future.
+const ON_ITS_WAY_MAX: Duration = Duration::from_millis(10);
 
 /// Why an operation did not succeed.
 enum Stop {
@@ -122,6 +126,8 @@ pub(crate) struct Engine {
     work: Work,
     work_leases: Leases<WorkId>,
     parked_work: Parked<WorkFetch>,
+    /// Since when fetches are held for grants on their way.
+    held_since: Option<Instant>,
     message_changes: Changes<MessageRow>,
     work_changes: Changes<WorkRow>,
     undo: Undo,
@@ -159,6 +165,7 @@ impl Engine {
             work: Work::default(),
             work_leases: Leases::default(),
             parked_work: Parked::default(),
+            held_since: None,
             message_changes: Changes::default(),
             work_changes: Changes::default(),
             undo: Undo::default(),
@@ -214,21 +221,31 @@ impl Engine {
                 }
                 Return::Work(no) => {
                     if let Some((_, id)) = self.work_leases.end(no) {
-                        self.release_work(id, None, true);
+                        if let Some(schedule) = self.work.take_back(id, no, self.now) {
+                            self.work_changes.set_attempt(id, schedule);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Tells the fetches whose time is up that there was nothing.
-    fn answer_expired(&mut self, out: &mut Replies<Reply>) {
-        while let Some(fetch) = self.parked_turns.pop_expired(self.now.monotonic) {
+    /// Tells the fetches whose time is up that there was nothing, unless a grant that is on its way to
+    /// somebody else may still come back.
+    fn answer_unserved(&mut self, out: &mut Replies<Reply>) {
+        let now = self.now.monotonic;
+        let patient = self.held_since.is_none_or(|since| since.elapsed() < ON_ITS_WAY_MAX);
+        let hold = patient && self.returns.turns_on_their_way();
+        while let Some(fetch) = self.parked_turns.pop_unserved(now, hold) {
             out.push(fetch.responder, Ok(Reply::Turn(None)));
         }
-        while let Some(fetch) = self.parked_work.pop_expired(self.now.monotonic) {
+        let hold = patient && self.returns.work_on_its_way();
+        while let Some(fetch) = self.parked_work.pop_unserved(now, hold) {
             out.push(fetch.responder, Ok(Reply::Work(None)));
         }
+        let holds = self.parked_turns.holds() || self.parked_work.holds();
+        self.held_since = if holds { self.held_since.or_else(|| Some(Instant::now())) } else { None };
+        self.returns.report_receipts(holds);
     }
 }
 
@@ -274,7 +291,7 @@ impl Store for Engine {
     fn settle(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
         self.match_turns(out)?;
         self.match_work(out)?;
-        self.answer_expired(out);
+        self.answer_unserved(out);
         self.flush()
     }
 
@@ -320,7 +337,8 @@ impl Store for Engine {
             .into_iter()
             .flatten()
             .map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now.wall_ms)).min(WALL_CLOCK_RECHECK));
-        monotonic.chain(wall).chain(self.connection.wait(now.monotonic)).min()
+        let held = self.held_since.map(|since| ON_ITS_WAY_MAX.saturating_sub(since.elapsed()));
+        monotonic.chain(wall).chain(held).chain(self.connection.wait(now.monotonic)).min()
     }
 
     fn abandon(&mut self, error: &Error) {

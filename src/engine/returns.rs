@@ -2,8 +2,10 @@
 //! that were on their way when their future was dropped.
 //!
 //! Dropping a future cannot wait for room in the buffer, so these go past it, through a list of their own.
+//! Grants are counted until their receiver has them, because until then they may come back.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -21,12 +23,36 @@ pub(crate) enum Return {
 pub(crate) struct Returns {
     list: Mutex<Vec<Return>>,
     nudge: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    turns_on_their_way: AtomicUsize,
+    work_on_its_way: AtomicUsize,
+    /// Whether the writer wants to know when a grant has arrived.
+    report_receipts: AtomicBool,
 }
 
 impl Returns {
     /// False if that has been said before.
     pub(crate) fn on_arrival(&self, nudge: impl Fn() + Send + Sync + 'static) -> bool {
         self.nudge.set(Box::new(nudge)).is_ok()
+    }
+
+    pub(crate) fn turns_on_their_way(&self) -> bool {
+        self.turns_on_their_way.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn work_on_its_way(&self) -> bool {
+        self.work_on_its_way.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn report_receipts(&self, report: bool) {
+        self.report_receipts.store(report, Ordering::Release);
+    }
+
+    fn on_its_way(&self, what: Return) -> Option<&AtomicUsize> {
+        match what {
+            Return::Turn(_) => Some(&self.turns_on_their_way),
+            Return::Work(_) => Some(&self.work_on_its_way),
+            Return::Fetch(_) => None,
+        }
     }
 
     pub(crate) fn push(&self, what: Return) {
@@ -53,12 +79,15 @@ impl Returns {
 /// Takes a grant back unless its receiver kept it.
 pub(crate) struct LeaseGuard {
     what: Return,
-    returns: std::sync::Arc<Returns>,
+    returns: Arc<Returns>,
     kept: bool,
 }
 
 impl LeaseGuard {
-    pub(crate) fn new(what: Return, returns: std::sync::Arc<Returns>) -> Self {
+    pub(crate) fn new(what: Return, returns: Arc<Returns>) -> Self {
+        if let Some(on_its_way) = returns.on_its_way(what) {
+            on_its_way.fetch_add(1, Ordering::AcqRel);
+        }
         Self { what, returns, kept: false }
     }
 
@@ -74,7 +103,14 @@ impl LeaseGuard {
 impl Drop for LeaseGuard {
     fn drop(&mut self) {
         if !self.kept {
+            // Before it counts as arrived: who waits for it must find it.
             self.returns.push(self.what);
+        }
+        if let Some(on_its_way) = self.returns.on_its_way(self.what) {
+            on_its_way.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.returns.report_receipts.load(Ordering::Acquire) {
+            self.returns.nudge();
         }
     }
 }

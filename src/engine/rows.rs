@@ -166,6 +166,11 @@ pub(crate) fn insert_history(
     Ok(())
 }
 
+pub(crate) fn has_history(connection: &Connection, instance: i64, execution: u64) -> SqlResult<bool> {
+    let sql = "SELECT 1 FROM history WHERE instance = ?1 AND execution = ?2";
+    connection.prepare_cached(sql)?.exists(params![instance, execution.cast_signed()])
+}
+
 pub(crate) fn history(connection: &Connection, instance: i64, execution: u64) -> SqlResult<Vec<Arc<Run>>> {
     let mut statement = connection.prepare_cached(
         "SELECT first_event, last_event, record FROM history

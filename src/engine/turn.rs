@@ -29,10 +29,10 @@ impl Engine {
         for id in lease.messages.keys() {
             self.message_changes.delete(*id);
         }
-        let row = self.write_turn(no, before, &ack)?;
-        if let Some(instance) = self.turns.id(no).filter(|_| !ack.history.is_empty()) {
+        let (row, complete) = self.write_turn(no, before, &ack)?;
+        if let Some(instance) = self.turns.id(no) {
             let (instance, execution, runs) = (Arc::clone(instance), ack.execution, ack.history);
-            self.history_changes.push(HistoryChange::Add { instance, execution, runs });
+            self.history_changes.push(HistoryChange::Add { instance, execution, runs, complete });
         }
         for work in ack.work {
             self.enqueue_work(work);
@@ -62,14 +62,15 @@ impl Engine {
         self.work_changes.delete(id);
     }
 
+    /// Returns the row as it is now, and whether this turn is all that its execution has so far.
     fn write_turn(
         &mut self,
         no: InstanceNo,
         before: Option<Arc<InstanceRow>>,
         ack: &TurnAck,
-    ) -> Result<Option<InstanceRow>, Stop> {
+    ) -> Result<(Option<InstanceRow>, bool), Stop> {
         let now_ms = self.now.wall_ms;
-        let Some(id) = self.turns.id(no).cloned() else { return Ok(None) };
+        let Some(id) = self.turns.id(no).cloned() else { return Ok((None, false)) };
         let connection = self.begin()?;
         let mut row = write_instance(connection, &id, before.as_deref(), ack, now_ms)?;
         let change = ExecutionChange {
@@ -81,6 +82,7 @@ impl Engine {
             now_ms,
         };
         let is_known = row.has_execution && ack.execution == row.execution;
+        let complete = !is_known && !rows::has_history(connection, row.key, ack.execution)?;
         if is_known || !rows::insert_execution(connection, &change)? {
             rows::update_execution(connection, &change)?;
         }
@@ -102,7 +104,7 @@ impl Engine {
         if row.name.is_none() {
             row.runnable = started_by_hand(connection, &row)?;
         }
-        Ok(Some(row))
+        Ok((Some(row), complete))
     }
 
     /// The rows of an instance, read once and then kept up to date.

@@ -1,4 +1,8 @@
 //! Fetches that found nothing and wait, first come first served.
+//!
+//! "Nothing" is said only when it is true: while a grant is on its way to its receiver it may still come back,
+//! because the receiver's future may have been dropped meanwhile. A fetch whose time is up is then held for a
+//! moment, and can still be served; for how long is the caller's to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,12 +14,15 @@ pub(crate) type FetchNo = u64;
 #[derive(Debug)]
 pub(crate) struct Parked<F> {
     waiting: BTreeMap<FetchNo, (Duration, F)>,
+    /// Those whose time is not up yet.
     by_deadline: BTreeSet<(Duration, FetchNo)>,
+    /// Those whose time is up and that are held.
+    held: BTreeSet<FetchNo>,
 }
 
 impl<F> Default for Parked<F> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), by_deadline: BTreeSet::new() }
+        Self { waiting: BTreeMap::new(), by_deadline: BTreeSet::new(), held: BTreeSet::new() }
     }
 }
 
@@ -28,6 +35,7 @@ impl<F> Parked<F> {
     pub(crate) fn take(&mut self, no: FetchNo) -> Option<F> {
         let (deadline, fetch) = self.waiting.remove(&no)?;
         self.by_deadline.remove(&(deadline, no));
+        self.held.remove(&no);
         Some(fetch)
     }
 
@@ -40,13 +48,21 @@ impl<F> Parked<F> {
         after.next().map(|(no, (_, fetch))| (*no, fetch))
     }
 
-    /// Takes the next fetch whose time is up.
-    pub(crate) fn pop_expired(&mut self, now: Duration) -> Option<F> {
-        let &(deadline, no) = self.by_deadline.first()?;
-        if deadline > now {
-            return None;
+    /// Takes the next fetch that is to be told that there is nothing; `hold` keeps it for now instead.
+    pub(crate) fn pop_unserved(&mut self, now: Duration, hold: bool) -> Option<F> {
+        while let Some(&(deadline, no)) = self.by_deadline.first()
+            && deadline <= now
+        {
+            self.by_deadline.pop_first();
+            self.held.insert(no);
         }
-        self.take(no)
+        let first = self.held.first().filter(|_| !hold)?;
+        self.take(*first)
+    }
+
+    /// Whether some are held.
+    pub(crate) fn holds(&self) -> bool {
+        !self.held.is_empty()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
@@ -59,6 +75,7 @@ impl<F> Parked<F> {
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = F> + use<F> {
         self.by_deadline.clear();
+        self.held.clear();
         std::mem::take(&mut self.waiting).into_values().map(|(_, fetch)| fetch)
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::WorkId;
+use super::{LeaseNo, WorkId};
 
 #[derive(Debug, Default)]
 struct Session {
@@ -24,6 +24,8 @@ struct Claim {
     deadline: Duration,
     last_activity: Duration,
     expired: bool,
+    /// The lease that came with the claim, until it is extended.
+    claimed_with: Option<LeaseNo>,
 }
 
 /// All sessions.
@@ -41,13 +43,31 @@ impl Sessions {
     }
 
     /// Gives a session, new or ownerless, to a worker, or extends what it owns already.
-    pub(super) fn claim(&mut self, session: &Arc<str>, owner: &Arc<str>, deadline: Duration, now: Duration) {
-        let claim = Claim { owner: Arc::clone(owner), deadline, last_activity: now, expired: false };
+    pub(super) fn claim(
+        &mut self,
+        session: &Arc<str>,
+        owner: &Arc<str>,
+        deadline: Duration,
+        now: Duration,
+        lease: LeaseNo,
+    ) {
+        let claimed_with = self.owner(session).is_none().then_some(lease);
+        let owner = Arc::clone(owner);
+        let claim = Claim { owner, deadline, last_activity: now, expired: false, claimed_with };
         let entry = self.sessions.entry(Arc::clone(session)).or_default();
         if let Some(before) = entry.claim.replace(claim) {
             self.by_deadline.remove(&(before.deadline, Arc::clone(session)));
         }
         self.by_deadline.insert((deadline, Arc::clone(session)));
+    }
+
+    /// The grant that claimed a session never reached its worker: the session is nobody's again. Returns who
+    /// is not its owner any more; `None` if the claim was there before, or has been extended since.
+    pub(super) fn unclaim(&mut self, session: &Arc<str>, lease: LeaseNo) -> Option<Arc<str>> {
+        let entry = self.sessions.get_mut(session)?;
+        let claim = entry.claim.take_if(|claim| claim.claimed_with == Some(lease))?;
+        self.by_deadline.remove(&(claim.deadline, Arc::clone(session)));
+        Some(claim.owner)
     }
 
     /// Notes that work on the session went on, if anybody still owns it.
@@ -75,6 +95,7 @@ impl Sessions {
                 continue;
             }
             self.by_deadline.remove(&(claim.deadline, Arc::clone(id)));
+            claim.claimed_with = None;
             claim.deadline = deadline;
             self.by_deadline.insert((deadline, Arc::clone(id)));
             renewed += 1;

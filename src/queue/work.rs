@@ -143,7 +143,7 @@ impl Work {
         let leased = (item.schedule, item.body.take());
         if let (Some(session), Some((owner, deadline))) = (item.session.clone(), session) {
             let before = self.sessions.owner(&session);
-            self.sessions.claim(&session, owner, deadline, now.monotonic);
+            self.sessions.claim(&session, owner, deadline, now.monotonic, lease);
             if before.as_ref() != Some(owner) {
                 self.relist_session(&session, before.as_ref(), now);
             }
@@ -171,6 +171,18 @@ impl Work {
         let schedule = item.schedule;
         self.list(id, now);
         Some(schedule)
+    }
+
+    /// A grant came back from a receiver that is gone: as if it had never been made.
+    pub(crate) fn take_back(&mut self, id: WorkId, lease: LeaseNo, now: Now) -> Option<Schedule> {
+        let session = self.items.get(&id)?.session.clone();
+        let schedule = self.release(id, None, true, now);
+        if let Some(session) = session
+            && let Some(owner) = self.sessions.unclaim(&session, lease)
+        {
+            self.relist_session(&session, Some(&owner), now);
+        }
+        schedule
     }
 
     /// Work went on under this item's lease: its session is not idle.
