@@ -7,7 +7,7 @@ use super::queued::{MessageRow, WorkRow};
 use super::{Engine, Stop, TurnLease};
 use crate::clock::duration_ms;
 use crate::error::Error;
-use crate::queue::{LeaseNo, Message, Schedule, WorkEntry, WorkId};
+use crate::queue::{LeaseNo, Message, Schedule, VISIBLE, WorkEntry, WorkId};
 use crate::sqlite::Sync;
 
 /// The one thing to say about a token that names no lease of this engine.
@@ -69,7 +69,7 @@ impl Engine {
     pub(super) fn enqueue_message(&mut self, message: NewMessage) {
         let NewMessage { instance, kind, visible, record, item } = message;
         let visible_at_ms = match visible {
-            Visible::Now => self.now.wall_ms,
+            Visible::Now => VISIBLE,
             Visible::After(delay) => self.now.wall_ms.saturating_add(duration_ms(delay)),
             Visible::AtMs(at_ms) => at_ms,
         };
@@ -90,7 +90,7 @@ impl Engine {
         let NewWork { instance, execution, activity, session, tag, record, item } = work;
         let id = self.next_work;
         self.next_work += 1;
-        let schedule = Schedule { visible_at_ms: self.now.wall_ms, attempt: 0 };
+        let schedule = Schedule { visible_at_ms: VISIBLE, attempt: 0 };
         let body = self.bodies.keep(item, record.len());
         let instance: Arc<str> = instance.into();
         let (session, tag): (Option<Arc<str>>, Option<Arc<str>>) =

@@ -38,6 +38,10 @@ pub(crate) type MessageId = i64;
 /// See [`MessageId`].
 pub(crate) type WorkId = i64;
 
+/// The `visible_at_ms` of what is visible whatever the wall clock says: it was never delayed, or it has fallen
+/// due. A clock that is set back afterwards must not make it wait.
+pub(crate) const VISIBLE: u64 = 0;
+
 /// The instant a batch runs at: read once a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Now {

@@ -150,8 +150,14 @@ proptest! {
                     model.items.remove(&id);
                 }
                 Step::Advance { ms } => {
+                    let before = model.now_ms;
                     model.now_ms += ms;
                     work.promote(now(model.now_ms));
+                    for item in model.items.values_mut() {
+                        if item.visible_at_ms > before && item.visible_at_ms <= model.now_ms {
+                            item.visible_at_ms = VISIBLE;
+                        }
+                    }
                 }
                 Step::Renew { owner, ms } => {
                     let owner = format!("worker-{owner}");

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use semver::Version;
 
-use super::{Body, LeaseNo, MessageId, Now};
+use super::{Body, LeaseNo, MessageId, Now, VISIBLE};
 
 /// Numbers the instances known in memory. Never reused, so a stale one finds nothing.
 pub(crate) type InstanceNo = u64;
@@ -170,7 +170,8 @@ impl Turns {
             }
             self.delayed.pop_first();
             let Some(instance) = self.instances.get_mut(&no) else { continue };
-            if let Some(message) = instance.delayed.remove(&id) {
+            if let Some(mut message) = instance.delayed.remove(&id) {
+                message.visible_at_ms = VISIBLE;
                 instance.visible.insert(id, message);
                 self.relist(no);
             }

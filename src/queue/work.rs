@@ -11,7 +11,7 @@ use std::time::Duration;
 use duroxide::providers::TagFilter;
 
 use super::sessions::Sessions;
-use super::{Body, LeaseNo, Now, Schedule, WorkId};
+use super::{Body, LeaseNo, Now, Schedule, VISIBLE, WorkId};
 
 /// One activity waiting to run, or running under a lease.
 #[derive(Debug)]
@@ -213,6 +213,9 @@ impl Work {
             && due_ms <= now.wall_ms
         {
             self.delayed.pop_first();
+            if let Some(item) = self.items.get_mut(&id) {
+                item.schedule.visible_at_ms = VISIBLE;
+            }
             self.list(id, now);
         }
         while let Some((session, owner)) = self.sessions.pop_expired(now.monotonic) {
