@@ -4,6 +4,8 @@
 //! A batch is forced by a delay that nobody lives to see the end of and a `batch_ops_max` that ends it: the
 //! batch is exactly the operations that were made at the same time.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::pin::Pin;

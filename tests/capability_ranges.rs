@@ -1,6 +1,8 @@
 //! A dispatcher's filter is a list of version ranges, and every one of them counts; what it does not match is
 //! skipped without being leased, and costs no attempt.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::time::Duration;

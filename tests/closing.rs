@@ -1,6 +1,8 @@
 //! Closing: whoever uses a closed engine is told so at once, whoever waits in it is answered, what was
 //! submitted is done, and everyone who closes it comes back.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

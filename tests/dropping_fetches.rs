@@ -1,6 +1,8 @@
 //! A fetch dropped at any of its awaits leaves nothing behind: no lease, no attempt, no place in the line.
 //! What it had been granted is at once there for the next one, at the front.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::collections::BTreeSet;

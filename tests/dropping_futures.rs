@@ -4,6 +4,8 @@
 //! Every method is polled k times and dropped, for k from nothing to its end, with the writer idle, with the
 //! answer lying ready, and with a buffer so full that the permit is one of the awaits.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::sync::mpsc;

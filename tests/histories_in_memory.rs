@@ -1,6 +1,8 @@
 //! Histories that the engine keeps in memory are never anything but what the file says. `on_writer_connection`
 //! makes it forget them, so an engine that is asked through it each time is the one to compare with.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use duroxide::Event;

@@ -1,6 +1,8 @@
 //! Leases end exactly when they were said to, on a clock that no administrator can set; what is stale is
 //! refused; and what was deleted is gone for those who still hold it.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! A fetch that finds nothing waits in the engine and is woken by whatever makes work available to it; as
 //! many fetches are woken as there is work, first come first served. Time is moved by hand.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! What cannot be opened is refused with an error that names the path and the way out, and is left byte for
 //! byte as it was, files beside it included. The `-lock` file is the engine's own and may stay.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! A second open of a file in the same process is a second handle to the same engine, however the path is
 //! spelled; with other options it is an error that says which; and what was closed is closed for everyone.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::path::{Component, Path, PathBuf};

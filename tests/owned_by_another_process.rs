@@ -1,6 +1,8 @@
 //! One process owns a database file. A second one is told who, and gets the file as soon as the first is
 //! gone, however it went. The other process is this test binary once more, told by its environment what to do.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,7 @@
 //! What the documentation promises of the writing connection, read back from it.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use engine_support::Place;

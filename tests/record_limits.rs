@@ -1,6 +1,8 @@
 //! A record over `record_bytes_max` is refused with its size and the limit, alone; what is only too large
 //! together is stored in parts.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use duroxide::providers::{Provider, WorkItem};

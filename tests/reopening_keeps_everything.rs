@@ -1,6 +1,8 @@
 //! Everything acknowledged is there after a close and an open, and after the last handle was dropped; leases
 //! are free again, the attempts they were counted with are not, and tokens from before name nothing.
 
+#![cfg(feature = "duroxide")]
+
 mod engine_support;
 
 use std::time::Duration;

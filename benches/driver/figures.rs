@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::job::Outcome;
+use super::job::{Outcome, rounded};
 
 /// Orchestrations a second; transactions a second for `Writer`.
 pub(crate) const THROUGHPUT: &str = "throughput";
@@ -60,7 +60,7 @@ pub(crate) fn set_latencies(outcome: &mut Outcome, latencies: &mut [Duration]) {
         outcome.set(P999_MS, quantile_ms(latencies, 0.999));
     }
     let upto = 1.0 - 1.0 / latencies.len() as f64;
-    let curve = quantiles().filter(|q| *q <= upto).map(|q| (q, quantile_ms(latencies, q))).collect();
+    let curve = quantiles().filter(|q| *q <= upto).map(|q| (rounded(q), quantile_ms(latencies, q))).collect();
     outcome.curves.insert(LATENCY_CURVE.into(), curve);
 }
 
@@ -72,9 +72,9 @@ fn quantiles() -> impl Iterator<Item = f64> {
 }
 
 /// Of sorted durations; the nearest rank.
-pub(crate) fn quantile_ms(sorted: &[Duration], quantile: f64) -> f64 {
+fn quantile_ms(sorted: &[Duration], quantile: f64) -> f64 {
     let rank = (quantile * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |at| milliseconds(*at))
+    sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |at| rounded(milliseconds(*at)))
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> f64 {

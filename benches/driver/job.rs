@@ -86,7 +86,7 @@ pub(crate) struct Rows {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WriterLoad {
-    pub(crate) threads: usize,
+    pub(crate) threads: u32,
     /// Transactions each thread submits before it waits for the oldest.
     pub(crate) in_flight_a_thread: usize,
     pub(crate) seconds: f64,
@@ -104,9 +104,14 @@ impl Outcome {
     /// What is not a number is left out: JSON has no word for it, and a table shows a gap better.
     pub(crate) fn set(&mut self, figure: &str, value: f64) {
         if value.is_finite() {
-            self.figures.insert(figure.into(), value);
+            self.figures.insert(figure.into(), rounded(value));
         }
     }
+}
+
+/// To six digits, which is more than any of this is good for, and half the size as text.
+pub(crate) fn rounded(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
 }
 
 /// A child's line.

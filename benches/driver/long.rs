@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::figures::{self, milliseconds};
 use super::flows;
-use super::job::{LongHistory, Outcome};
+use super::job::{LongHistory, Outcome, rounded};
 use super::load::set_errors;
 use super::observe::Observer;
 use super::observed::Observed;
@@ -60,5 +60,5 @@ fn set_turns(outcome: &mut Outcome, turns: &[(Instant, u64)]) {
 fn median_ms(turns: &[(u64, Duration)]) -> f64 {
     let mut costs: Vec<Duration> = turns.iter().map(|(_, cost)| *cost).collect();
     costs.sort_unstable();
-    costs.get(costs.len() / 2).map_or(f64::NAN, |cost| milliseconds(*cost))
+    costs.get(costs.len() / 2).map_or(f64::NAN, |cost| rounded(milliseconds(*cost)))
 }

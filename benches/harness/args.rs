@@ -14,7 +14,7 @@ cargo bench --bench harness -- [OPTIONS]
   --rounds N         how often each measurement is repeated (default 5, quick 1)
   --out DIR          where tables, results.json and plots go (default target/harness)
   --list             name the subjects and the works
-  --jobs             print the jobs as JSON lines instead of running them (benches/profile.sh)
+  --jobs             print the jobs instead of running them (benches/profile.sh)
   --serve            answer jobs on standard input: what the harness starts its children with";
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,9 @@
 //! `docs/benchmarks.md` says how to run it and how to read what comes out.
 
 mod args;
+mod axis;
 mod ceiling;
+mod chart;
 mod child;
 #[path = "../driver/mod.rs"]
 mod driver;
@@ -90,24 +92,22 @@ fn measure(args: &Args) -> Result<(), Problem> {
     if failures > 0 { Err(format!("{failures} measurements failed").into()) } else { Ok(()) }
 }
 
-/// For `benches/profile.sh`: the program to profile, and the job it is given.
+/// For `benches/profile.sh`, a line a job: cell, program, folder, and the job for its standard input.
 fn print_jobs(args: &Args) -> Result<(), Problem> {
     for Cell { label, task, subjects, .. } in plan::cells(args) {
+        // Filling a file is not what anyone wants to see in a profile.
         let Task::Plain(work) = task else { continue };
         for subject in subjects {
-            let folder = args.out.join("profile").join(subject.key);
-            print_job(&label, subject.side, Job { subject: subject.key.into(), folder, work: work.clone() })?;
+            let program = match subject.side {
+                Side::Ours => std::env::current_exe()?,
+                Side::Peers => child::peers_program(),
+            };
+            let folder = args.out.join("run").join(subject.key);
+            let job = Job { subject: subject.key.into(), folder, work: work.clone() };
+            let (program, folder) = (program.display(), job.folder.display());
+            println!("{label}\t{program}\t{folder}\t{}", serde_json::to_string(&job)?);
         }
     }
-    Ok(())
-}
-
-fn print_job(label: &str, side: Side, job: Job) -> Result<(), Problem> {
-    let program = match side {
-        Side::Ours => std::env::current_exe()?,
-        Side::Peers => child::peers_program(),
-    };
-    println!("{}", json!({ "cell": label, "program": program, "job": job }));
     Ok(())
 }
 

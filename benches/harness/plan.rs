@@ -50,9 +50,22 @@ const ON_FILES: [&str; 3] = ["forebay-full", "forebay-normal", PEER];
 const RAW: [&str; 2] = ["raw-full", "raw-normal"];
 const EMBEDDED: [&str; 4] = ["writer-full", "writer-normal", "mutex-full", "mutex-normal"];
 
+/// Which cells of a work belong together on a plot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Sizes,
+    /// The same dispatchers under more and more load.
+    Load,
+    /// The storage's ceiling.
+    Storage,
+    /// Only there to compare with.
+    Base,
+}
+
 /// One work at one size, to be done by each of its subjects.
 pub(crate) struct Cell {
     pub(crate) work: u8,
+    pub(crate) part: Part,
     pub(crate) label: String,
     /// Its place on the axis of a plot.
     pub(crate) x: f64,
@@ -124,7 +137,8 @@ impl Sizes {
 
     fn cell(&self, work: u8, label: String, x: f64, keys: &[&str], seconds: f64, task: Work) -> Cell {
         let (subjects, estimate_s) = (of(keys), seconds + AROUND_S);
-        Cell { work, label, x, task: Task::Plain(task), subjects, estimate_s, rounds_max: usize::MAX }
+        let (part, task) = (Part::Sizes, Task::Plain(task));
+        Cell { work, part, label, x, task, subjects, estimate_s, rounds_max: usize::MAX }
     }
 
     fn stress(&self) -> Vec<Cell> {
@@ -138,7 +152,7 @@ impl Sizes {
     }
 
     fn load(&self, dispatchers: usize, in_flight: usize) -> Load {
-        let (warm_up_s, seconds) = self.pick((0.2, 0.5), (1.0, 5.0));
+        let (warm_up_s, seconds) = self.pick((0.2, 0.5), (2.0, 8.0));
         Load { dispatchers, in_flight, warm_up_s, seconds, completions_max: None }
     }
 
@@ -151,19 +165,20 @@ impl Sizes {
             let (x, seconds) = (dispatchers as f64, seconds(&load));
             cells.push(self.cell(2, label, x, &ON_THE_RUNTIME, seconds, Work::Load(load)));
         }
-        // How batches grow with the load; 500 is above.
-        for in_flight in self.pick(vec![16], vec![1, 4, 16, 64]) {
+        for in_flight in self.pick(vec![4, 64], vec![1, 4, 16, 64, 256]) {
             let load = self.load(64, in_flight);
             let label = format!("64/64, {in_flight} in flight");
             let seconds = seconds(&load);
-            cells.push(self.cell(2, label, in_flight as f64, &BATCHING, seconds, Work::Load(load)));
+            let cell = self.cell(2, label, in_flight as f64, &BATCHING, seconds, Work::Load(load));
+            cells.push(Cell { part: Part::Load, ..cell });
         }
         let seconds = self.pick(0.5, 5.0);
         for orchestrations_a_transaction in [1, 64] {
             let rows = Rows { orchestrations_a_transaction, seconds };
             let label = format!("{orchestrations_a_transaction} a transaction, 1 thread");
             let x = f64::from(orchestrations_a_transaction);
-            cells.push(self.cell(2, label, x, &RAW, seconds, Work::Rows(rows)));
+            let cell = self.cell(2, label, x, &RAW, seconds, Work::Rows(rows));
+            cells.push(Cell { part: Part::Storage, ..cell });
         }
         cells
     }
@@ -198,6 +213,8 @@ impl Sizes {
             let load = self.load(8, 64);
             Cell {
                 work: 6,
+                // The empty file has no place on an axis of its own.
+                part: if timers == 0 { Part::Base } else { Part::Sizes },
                 label: format!("{finished} finished, {timers} timers"),
                 x: finished as f64,
                 estimate_s: load.warm_up_s + load.seconds + AROUND_S,
@@ -214,7 +231,7 @@ impl Sizes {
         let mut cells = Vec::new();
         for (threads, in_flight_a_thread) in [(1, 1), (8, 1), (64, 1), (8, 64)] {
             let label = format!("{threads} threads, {in_flight_a_thread} each in flight");
-            let x = (threads * in_flight_a_thread) as f64;
+            let x = f64::from(threads) * in_flight_a_thread as f64;
             let task = Work::Writer(WriterLoad { threads, in_flight_a_thread, seconds });
             cells.push(self.cell(7, label, x, &EMBEDDED, seconds, task));
         }

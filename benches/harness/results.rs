@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use crate::driver::job::Outcome;
 use crate::driver::subject::Problem;
-use crate::plan::{Cell, Subject};
+use crate::plan::{Cell, Part, Subject};
 
 /// One subject in one cell.
 pub(crate) struct Row {
     pub(crate) work: u8,
+    pub(crate) part: Part,
     pub(crate) cell: String,
     pub(crate) x: f64,
     pub(crate) subject: &'static Subject,
@@ -33,6 +34,7 @@ impl Results {
             None => {
                 self.rows.push(Row {
                     work: cell.work,
+                    part: cell.part,
                     cell: cell.label.clone(),
                     x: cell.x,
                     subject,
@@ -68,10 +70,13 @@ impl Results {
     }
 
     pub(crate) fn write_json(&self, machine: &Value, options: &Value, to: &Path) -> Result<(), Problem> {
-        let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
-        let all = json!({ "machine": machine, "options": options, "results": rows });
-        std::fs::write(to, serde_json::to_string_pretty(&all)?)?;
-        Ok(())
+        // A line a row: short enough to read, and a difference of two runs shows what differs.
+        let rows: Vec<String> = self.rows.iter().map(|row| row.json().to_string()).collect();
+        let all = format!(
+            "{{\n\"machine\": {machine},\n\"options\": {options},\n\"results\": [\n{}\n]\n}}\n",
+            rows.join(",\n")
+        );
+        Ok(std::fs::write(to, all)?)
     }
 }
 

@@ -27,19 +27,19 @@ fn columns(work: u8) -> Vec<Column> {
     let throughput = || Column("orchestrations/s", Spread(figures::THROUGHPUT));
     let peer = || Column("x SqliteProvider", Times(figures::THROUGHPUT, PEER));
     let ceiling = || Column("of ceiling", PartOf(figures::THROUGHPUT, CEILING));
-    let stress = |last: Vec<Column>| {
-        let mut columns = vec![
-            Column("throughput (orch/s)", Spread(figures::THROUGHPUT)),
-            Column("activity throughput (act/s)", Median(figures::ACTIVITY_THROUGHPUT)),
-            Column("latency (elapsed/count, ms)", Median(figures::ELAPSED_OVER_COUNT_MS)),
-            Column("success rate (%)", Median(figures::SUCCESS_RATE)),
-            Column("infrastructure failures", Median(figures::INFRASTRUCTURE_FAILURES)),
-        ];
-        columns.extend(last);
-        columns
-    };
+    let stress = || Column("throughput (orch/s)", Spread(figures::THROUGHPUT));
+    let not_latency = || Column("latency (elapsed/count, ms)", Median(figures::ELAPSED_OVER_COUNT_MS));
+    let success = || Column("success rate (%)", Median(figures::SUCCESS_RATE));
+    let failures = || Column("infrastructure failures", Median(figures::INFRASTRUCTURE_FAILURES));
     match work {
-        1 => stress(vec![ceiling()]),
+        1 => vec![
+            stress(),
+            Column("activity throughput (act/s)", Median(figures::ACTIVITY_THROUGHPUT)),
+            not_latency(),
+            success(),
+            failures(),
+            ceiling(),
+        ],
         2 => vec![
             throughput(),
             peer(),
@@ -59,11 +59,15 @@ fn columns(work: u8) -> Vec<Column> {
             Column("commits/orch", Median(figures::COMMITS_AN_ORCHESTRATION)),
             Column("errors", Errors),
         ],
-        4 => stress(vec![
+        4 => vec![
+            stress(),
+            not_latency(),
+            success(),
+            failures(),
             ceiling(),
             Column("real p50 ms", Median(figures::P50_MS)),
             Column("peak memory MB", Median(figures::PEAK_MEMORY_MB)),
-        ]),
+        ],
         5 => vec![
             Column("turns done", Median(figures::TURNS)),
             Column("seconds", Median(figures::SECONDS)),

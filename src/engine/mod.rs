@@ -220,10 +220,10 @@ impl Engine {
                     }
                 }
                 Return::Work(no) => {
-                    if let Some((_, id)) = self.work_leases.end(no) {
-                        if let Some(schedule) = self.work.take_back(id, no, self.now) {
-                            self.work_changes.set_attempt(id, schedule);
-                        }
+                    if let Some((_, id)) = self.work_leases.end(no)
+                        && let Some(schedule) = self.work.take_back(id, no, self.now)
+                    {
+                        self.work_changes.set_attempt(id, schedule);
                     }
                 }
             }
