@@ -90,7 +90,10 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         let counters = Arc::new(Counters::default());
         let opening =
             Opening { location: &location, options: &options, counters: Arc::clone(&counters), held };
-        let (store, shared) = store(opening)?;
+        let (store, shared) = store(opening).map_err(|error| match &location {
+            Location::File(path) => sqlite::explain_error(error, path),
+            Location::Memory => error,
+        })?;
         let buffer = Buffer::start("forebay-writer", &options, counters, store)?;
         let readers = match location {
             Location::File(path) => Some(Arc::new(ReaderPool::new(path, options.readers))),

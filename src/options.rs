@@ -66,6 +66,12 @@ impl Default for Options {
 
 /// No option may promise more than SQLite's own limit on one value (1,000,000,000 bytes).
 const RECORD_BYTES_CEILING: usize = 256 << 20;
+/// Room for so many waiting operations is set aside at open.
+const BUFFER_OPS_CEILING: usize = 1 << 20;
+/// SQLite counts its cache in KiB, in 32 bits.
+const CACHE_BYTES_CEILING: usize = 1 << 40;
+/// Longer than any deadline makes sense.
+const COMMIT_DELAY_CEILING: Duration = Duration::from_secs(86_400);
 
 impl Options {
     /// What an acknowledged write survives. Default: [`Durability::Full`], because a durable-execution
@@ -171,9 +177,19 @@ impl Options {
                 return Err(Error::InvalidOption { option, reason: "must be at least 1".into() });
             }
         }
-        if self.record_bytes_max > RECORD_BYTES_CEILING {
-            let reason = format!("must be at most {RECORD_BYTES_CEILING} bytes");
-            return Err(Error::InvalidOption { option: "record_bytes_max", reason });
+        let at_most = [
+            ("record_bytes_max", self.record_bytes_max, RECORD_BYTES_CEILING),
+            ("buffer_ops_max", self.buffer_ops_max, BUFFER_OPS_CEILING),
+            ("cache_bytes", self.cache_bytes, CACHE_BYTES_CEILING),
+        ];
+        for (option, value, ceiling) in at_most {
+            if value > ceiling {
+                return Err(Error::InvalidOption { option, reason: format!("must be at most {ceiling}") });
+            }
+        }
+        if self.commit_delay > COMMIT_DELAY_CEILING {
+            let reason = format!("must be at most {COMMIT_DELAY_CEILING:?}");
+            return Err(Error::InvalidOption { option: "commit_delay", reason });
         }
         Ok(())
     }

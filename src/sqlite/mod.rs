@@ -65,6 +65,10 @@ pub(crate) fn open_unchanged(location: &Location) -> Result<Connection, Error> {
         Location::File(path) => Connection::open_with_flags(path, flags).map_err(|e| explain(e, path))?,
     };
     prepare_for_work(&connection)?;
+    // Closing a connection moves the log into the database: not a log that was there before it is known
+    // whose it is. (Where there was none, closing removes what opening made.)
+    let has_log = matches!(location, Location::File(path) if owner::beside(path, "-wal").exists());
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     if let Location::File(path) = location {
         // Reads the header: a file that is no database says so here.
         let schema_version = connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0));
@@ -89,6 +93,7 @@ pub(crate) fn configure_writer(
     location: &Location,
     options: &Options,
 ) -> Result<(), Error> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let cache_kib = -i64::try_from(options.cache_bytes / 1024).unwrap_or(i64::MAX);
     set_pragma(connection, "cache_size", &cache_kib.to_string(), &cache_kib.to_string())?;
     set_pragma(connection, "temp_store", "MEMORY", "2")?;
@@ -173,7 +178,8 @@ pub(crate) fn explain(error: rusqlite::Error, path: &Path) -> Error {
     }
 }
 
-fn explain_error(error: Error, path: &Path) -> Error {
+/// The same for an error that has been wrapped already.
+pub(crate) fn explain_error(error: Error, path: &Path) -> Error {
     match error {
         Error::Sqlite { source } => match std::sync::Arc::try_unwrap(source) {
             Ok(source) => explain(source, path),
