@@ -12,7 +12,15 @@ use crate::error::Error;
 /// Holds the ownership of a database file until it is dropped.
 #[derive(Debug)]
 pub(crate) struct FileOwner {
-    _locked: File,
+    locked: File,
+}
+
+impl Drop for FileOwner {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is just being started holds a copy of the handle until it
+        // runs its own program, and the lock with it.
+        let _ = self.locked.unlock();
+    }
 }
 
 impl FileOwner {
@@ -42,7 +50,7 @@ impl FileOwner {
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{}", std::process::id()));
         noted.map_err(|error| Error::io(format!("writing {}", path.display()), error))?;
-        Ok(Self { _locked: file })
+        Ok(Self { locked: file })
     }
 }
 
@@ -72,9 +80,12 @@ pub(crate) fn prepare_path(path: &Path) -> Result<PathBuf, Error> {
             return Err(Error::ReadOnly { path: path.into() });
         }
         Ok(_writable) => fs::canonicalize(path).map_err(reading)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::canonicalize(folder).map_err(reading)?.join(name)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
+            // The file that SQLite is about to create is where the link points to. A chain of links ends: a
+            // circle is another error than "not found".
+            Ok(target) => return prepare_path(&folder.join(target)),
+            Err(_no_link) => fs::canonicalize(folder).map_err(reading)?.join(name),
+        },
         Err(error) => return Err(reading(error)),
     };
     if let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo")
