@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use duroxide::providers::{Provider, TagFilter};
-use engine_support::polled::Polled;
+use duroxide::providers::{Provider, ProviderError, TagFilter};
+use engine_support::polled::{Hold, Polled, uncollected};
 use engine_support::{
-    HOUR, LOCK, PATIENCE, Place, START_MS, Turn, activity, begin, bounded, bounded_thread, depths, enqueue,
-    enqueue_work, fetch, fetch_work, fetch_work_as, fetched, id_of, on_manual_clock, raised, routed, session,
-    settle, start, started,
+    Granted, HOUR, LOCK, PATIENCE, Place, START_MS, Turn, activity, begin, bounded, bounded_thread, depths,
+    enqueue, enqueue_work, fetch, fetch_work, fetch_work_as, fetched, id_of, on_manual_clock, raised, routed,
+    session, settle, start, started,
 };
 use forebay::{Forebay, ManualClock, Options};
 
@@ -33,13 +33,28 @@ enum Dropped {
 const STAGES: [Dropped; 3] = [Dropped::Unpolled, Dropped::Submitted, Dropped::Answered];
 
 async fn drop_fetches(forebay: &Forebay, stage: Dropped) {
-    let mut turn = Polled::new(forebay.fetch_orchestration_item(LOCK, HOUR, None));
-    let mut work = Polled::new(forebay.fetch_work_item(LOCK, HOUR, None, &ANY));
-    if stage != Dropped::Unpolled {
-        assert!(turn.poll().is_none() && work.poll().is_none());
+    let turn = || forebay.fetch_orchestration_item(LOCK, HOUR, None);
+    let work = || forebay.fetch_work_item(LOCK, HOUR, None, &ANY);
+    match stage {
+        Dropped::Unpolled => drop((turn(), work())),
+        Dropped::Submitted => {
+            poll_once(turn(), async |token| forebay.abandon_orchestration_item(&token, None, true).await)
+                .await;
+            poll_once(work(), async |token| forebay.abandon_work_item(&token, None, true).await).await;
+        }
+        Dropped::Answered => drop((uncollected(forebay, turn()).await, uncollected(forebay, work()).await)),
     }
-    if stage == Dropped::Answered {
-        settle(forebay).await;
+}
+
+/// Polls a fetch once and drops it. It may happen to be answered at once; then it is put back.
+async fn poll_once<T>(
+    fetch: impl Future<Output = Granted<T>> + Send,
+    put_back: impl AsyncFnOnce(String) -> Result<(), ProviderError>,
+) {
+    let answer = Polled::new(fetch).poll();
+    if let Some(granted) = answer.and_then(fetched) {
+        assert_eq!(granted.attempt, 1);
+        bounded(put_back(granted.token)).await.expect("it is put back");
     }
 }
 
@@ -94,8 +109,7 @@ async fn messages_that_came_meanwhile_stay_behind() {
     let (forebay, _clock) = on_manual_clock();
     begin(&forebay, "order", Turn::first("order")).await;
     enqueue(&forebay, raised("order", "first")).await;
-    let granted = Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None));
-    settle(&forebay).await;
+    let granted = uncollected(&forebay, forebay.fetch_orchestration_item(LOCK, HOUR, None)).await;
     enqueue(&forebay, raised("order", "second")).await;
     drop(granted);
     let turn = fetch(&forebay).await.expect("it is there");
@@ -131,8 +145,7 @@ async fn a_session_it_claimed_is_free_again() {
     let (forebay, _clock) = on_manual_clock();
     enqueue_work(&forebay, routed("order", 2, Some("cart"), None)).await;
     let gone = session("gone", HOUR);
-    let granted = Polled::submitted(forebay.fetch_work_item(LOCK, HOUR, Some(&gone), &ANY));
-    settle(&forebay).await;
+    let granted = uncollected(&forebay, forebay.fetch_work_item(LOCK, HOUR, Some(&gone), &ANY)).await;
     drop(granted);
     let work = fetch_work_as(&forebay, "other").await.expect("nobody owns the session");
     assert_eq!(work.attempt, 1);
@@ -147,8 +160,7 @@ async fn a_session_it_owned_before_stays_its_own() {
     }
     assert!(fetch_work_as(&forebay, "owner").await.is_some());
     let owner = session("owner", LOCK);
-    let granted = Polled::submitted(forebay.fetch_work_item(LOCK, HOUR, Some(&owner), &ANY));
-    settle(&forebay).await;
+    let granted = uncollected(&forebay, forebay.fetch_work_item(LOCK, HOUR, Some(&owner), &ANY)).await;
     drop(granted);
     assert!(fetch_work_as(&forebay, "other").await.is_none(), "it still has an activity of it");
     let work = fetch_work_as(&forebay, "owner").await.expect("it is there");
@@ -161,14 +173,18 @@ async fn while_it_waits_for_room() {
     let place = Place::new();
     let forebay = place.open(Options::default().buffer_ops_max(1));
     enqueue(&forebay, start("order")).await;
-    for _ in 0..50 {
-        // One of them is in the buffer, or has been; the others wait for room, or not, as it comes.
-        let mut fetches: Vec<_> =
-            (0..8).map(|_| Polled::new(forebay.fetch_orchestration_item(LOCK, HOUR, None))).collect();
-        for fetch in &mut fetches {
-            assert!(fetch.poll().is_none());
+    for round in 0..50 {
+        // With the writer held, one of them is in the buffer and the others wait for room.
+        let hold = Hold::on(&forebay);
+        let fetches: Vec<_> =
+            (0..8).map(|_| Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None))).collect();
+        if round % 2 == 0 {
+            drop(fetches);
+            hold.release();
+        } else {
+            hold.release();
+            drop(fetches);
         }
-        drop(fetches);
         assert_eq!(depths(&forebay).await.0, 1, "it is in no lease");
     }
     assert_eq!(fetch(&forebay).await.map(|turn| turn.attempt), Some(1));
@@ -181,9 +197,8 @@ async fn a_grant_that_nobody_has_collected_yet() {
     let forebay = Forebay::in_memory().expect("it opens");
     enqueue(&forebay, start("order")).await;
     enqueue_work(&forebay, activity("order", 2)).await;
-    let turn = Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None));
-    let work = Polled::submitted(forebay.fetch_work_item(LOCK, HOUR, None, &ANY));
-    settle(&forebay).await;
+    let turn = uncollected(&forebay, forebay.fetch_orchestration_item(LOCK, HOUR, None)).await;
+    let work = uncollected(&forebay, forebay.fetch_work_item(LOCK, HOUR, None, &ANY)).await;
     assert!(fetch(&forebay).await.is_none() && fetch_work(&forebay).await.is_none());
     assert_eq!(fetched(turn.finish()).map(|turn| turn.attempt), Some(1));
     assert_eq!(fetched(work.finish()).map(|work| work.attempt), Some(1));

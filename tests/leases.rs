@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use duroxide::EventKind;
 use duroxide::providers::{Provider, ProviderAdmin, ProviderError, TagFilter, WorkItem};
-use engine_support::polled::Polled;
+use engine_support::polled::uncollected;
 use engine_support::{
     HOUR, LOCK, MILLISECOND, Place, START_MS, Turn, activity, begin, bounded, completed, depths, enqueue,
-    enqueue_work, event, fetch, fetch_work, fetch_work_as, heard, on_manual_clock, raised, routed, settle,
-    timer,
+    enqueue_work, event, fetch, fetch_work, fetch_work_as, heard, on_manual_clock, raised, routed, timer,
 };
 use forebay::{Forebay, ManualClock, Options};
 
@@ -167,9 +166,9 @@ async fn a_wall_clock_set_back_delays_nothing_that_was_there() {
         let (forebay, clock) = on_manual_clock();
         waiting(&forebay).await;
         if end == "dropped" {
-            let turn = Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None));
-            let work = Polled::submitted(forebay.fetch_work_item(LOCK, HOUR, None, &TagFilter::Any));
-            settle(&forebay).await;
+            let turn = uncollected(&forebay, forebay.fetch_orchestration_item(LOCK, HOUR, None)).await;
+            let work = forebay.fetch_work_item(LOCK, HOUR, None, &TagFilter::Any);
+            let work = uncollected(&forebay, work).await;
             clock.set_wall_ms(START_MS - DAY_MS);
             drop((turn, work));
         } else {

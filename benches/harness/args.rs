@@ -107,7 +107,7 @@ fn work_number(text: &str) -> Result<u8, String> {
 /// Where Cargo builds to.
 pub(crate) fn target_folder() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => PathBuf::from(folder),
+        Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| folder.into()),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
     }
 }

@@ -34,6 +34,7 @@ use args::{Args, Mode, USAGE};
 use driver::job::Job;
 use driver::subject::Problem;
 use plan::{Cell, SUBJECTS, Side, Task};
+use results::Results;
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -72,19 +73,15 @@ fn measure(args: &Args) -> Result<(), Problem> {
     let wants_peers = cells.iter().flat_map(|cell| &cell.subjects).any(|subject| subject.side == Side::Peers);
     let programs = child::Programs::prepare(wants_peers, &args.out.join("children.log"))?;
     let machine = machine::describe(&args.out);
-    let results = runner::Runner::new(args, &cells, programs).run(&cells);
-
-    let head = format!(
-        "{}\n{} rounds{}",
-        machine::line(&machine),
-        args.rounds,
-        if args.quick { ", quick" } else { "" }
-    );
-    let table = format!("{head}\n{}", table::render(&results));
-    println!("{table}");
-    fs::write(args.out.join("table.md"), &table)?;
     let options = json!({ "quick": args.quick, "rounds": args.rounds });
-    results.write_json(&machine, &options, &args.out.join("results.json"))?;
+    let quick = if args.quick { ", quick" } else { "" };
+    let head = format!("{}\n{} rounds{quick}", machine::line(&machine), args.rounds);
+    let table = |results: &Results| format!("{head}\n{}", table::render(results));
+    let results = runner::Runner::new(args, &cells, programs).run(&cells, |results| {
+        fs::write(args.out.join("table.md"), table(results))?;
+        results.write_json(&machine, &options, &args.out.join("results.json"))
+    })?;
+    println!("{}", table(&results));
     let plots = plots::draw(&results, &args.out)?;
     println!("\n{} has table.md, results.json and {plots} plots", args.out.display());
     // A gap in the table is a failure of the run, wherever it came from.

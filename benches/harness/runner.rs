@@ -47,9 +47,13 @@ impl<'a> Runner<'a> {
         Self { args, programs, bar, done_s: 0.0, filled: HashSet::new() }
     }
 
-    pub(crate) fn run(mut self, cells: &[Cell]) -> Results {
+    /// `save` is called after each work: a run takes hours, and what it has should survive the rest of it.
+    pub(crate) fn run(
+        mut self,
+        cells: &[Cell],
+        mut save: impl FnMut(&Results) -> Result<(), Problem>,
+    ) -> Result<Results, Problem> {
         let mut results = Results::default();
-        // Work after work, so that an interrupted run has some that are complete; rounds inside.
         for work in 1..=7 {
             let cells: Vec<&Cell> = cells.iter().filter(|cell| cell.work == work).collect();
             for round in 0..self.args.rounds {
@@ -57,11 +61,14 @@ impl<'a> Runner<'a> {
                     self.round(cell, round, &mut results);
                 }
             }
+            if !cells.is_empty() {
+                save(&results)?;
+            }
         }
         self.bar.finish_and_clear();
         // Gigabytes, of no use to anyone any more.
         let _ = fs::remove_dir_all(self.folder());
-        results
+        Ok(results)
     }
 
     fn round(&mut self, cell: &Cell, round: usize, results: &mut Results) {

@@ -138,13 +138,19 @@ impl<S: Store> Writer<S> {
         result
     }
 
-    /// Certain that nothing happened: say so to everyone in the batch, and go on.
+    /// Certain that nothing happened: say so to everyone in the batch, and go on if the store can.
     fn roll_back(&mut self, error: Error) -> Result<(), Error> {
-        self.store.rollback()?;
+        let rolled_back = self.store.rollback();
+        if let Err(CommitError::Unknown(error)) = rolled_back {
+            return Err(error);
+        }
         let error = Error::RolledBack { source: cause_of(&error) };
         tracing::warn!(%error, operations = self.replies.len(), "batch rolled back");
         self.replies.deliver_error(&error);
-        Ok(())
+        match rolled_back {
+            Err(CommitError::RolledBack(error) | CommitError::Unknown(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
     }
 
     fn close(mut self) {

@@ -45,8 +45,9 @@ pub(crate) trait Store: Send + 'static {
     /// Makes the batch durable; succeeds at once if nothing was written.
     fn commit(&mut self) -> Result<(), CommitError>;
 
-    /// Undoes the batch, in the file and in memory. An error means that this is not certain.
-    fn rollback(&mut self) -> Result<(), Error>;
+    /// Undoes the batch, in the file and in memory. Any error latches the engine; one that is
+    /// [`CommitError::RolledBack`] says that the file at least is as it was before the batch.
+    fn rollback(&mut self) -> Result<(), CommitError>;
 
     /// A reply whose caller is gone.
     fn take_back(&mut self, reply: Self::Reply);

@@ -28,7 +28,7 @@ enum Fault {
     Panic,
     /// The phase's own kind of error; for a commit the certain one.
     Error,
-    /// A commit nobody knows the outcome of.
+    /// A commit, or a rollback, nobody knows the outcome of.
     Unknown,
 }
 
@@ -60,6 +60,14 @@ impl Sum {
             Some(_) => Err(Error::refused(format!("injected at {phase:?}"))),
             None => Ok(()),
         }
+    }
+
+    fn reach_with_outcome(&mut self, phase: Phase) -> Result<(), CommitError> {
+        let unknown = self.faults.contains(&(phase, Fault::Unknown));
+        self.reach(phase).map_err(|error| match unknown {
+            true => CommitError::Unknown(error),
+            false => CommitError::RolledBack(error),
+        })
     }
 }
 
@@ -106,17 +114,13 @@ impl Store for Sum {
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
-        let unknown = self.faults.contains(&(Phase::Commit, Fault::Unknown));
-        self.reach(Phase::Commit).map_err(|error| match unknown {
-            true => CommitError::Unknown(error),
-            false => CommitError::RolledBack(error),
-        })?;
+        self.reach_with_outcome(Phase::Commit)?;
         *self.committed.lock() += std::mem::take(&mut self.staged);
         Ok(())
     }
 
-    fn rollback(&mut self) -> Result<(), Error> {
-        self.reach(Phase::Rollback)?;
+    fn rollback(&mut self) -> Result<(), CommitError> {
+        self.reach_with_outcome(Phase::Rollback)?;
         self.staged = 0;
         // A fault that was certain is over.
         self.faults.clear();
@@ -266,7 +270,7 @@ fn a_failure_between_batches_latches_too() {
 
 #[test]
 fn a_rollback_that_fails_leaves_the_outcome_unknown() {
-    for fault in [Fault::Error, Fault::Panic] {
+    for fault in [Fault::Unknown, Fault::Panic] {
         let bench = Bench::new();
         answer(bench.submit(Op::Break(Phase::Rollback, fault))).unwrap();
         let answers = bench.one_batch(vec![Op::Add(1), Op::Break(Phase::Settle, Fault::Error), Op::Add(2)]);
@@ -276,6 +280,18 @@ fn a_rollback_that_fails_leaves_the_outcome_unknown() {
         }
         assert_latched(&bench);
     }
+}
+
+#[test]
+fn a_store_that_cannot_go_on_after_a_rollback_still_says_that_it_was_one() {
+    let bench = Bench::new();
+    answer(bench.submit(Op::Break(Phase::Rollback, Fault::Error))).unwrap();
+    let answers = bench.one_batch(vec![Op::Add(1), Op::Break(Phase::Settle, Fault::Error), Op::Add(2)]);
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+    }
+    assert_latched(&bench);
 }
 
 #[test]

@@ -36,7 +36,13 @@ impl Engine {
         if self.parked_turns.is_empty() || !self.turns.has_candidates() {
             return Ok(());
         }
-        self.classify()?;
+        if let Err(error) = self.classify() {
+            // Nobody can tell what any of them may have.
+            for fetch in self.parked_turns.drain() {
+                out.push(fetch.responder, Err(error.clone()));
+            }
+            return Err(error);
+        }
         let mut walked = None;
         while self.turns.has_candidates()
             && let Some((no, fetch)) = self.parked_turns.next_after(walked)
@@ -89,7 +95,10 @@ impl Engine {
         let Some(fetch) = self.parked_turns.take(fetch) else { return Ok(()) };
         let lease = self.new_lease();
         let mut messages = self.turns.lease(instance, lease);
-        let grant = self.turn_grant(instance, lease, &mut messages)?;
+        let grant = match self.turn_grant(instance, lease, &mut messages) {
+            Ok(grant) => grant,
+            Err(error) => return Err(unreadable(error, fetch.responder, out)),
+        };
         self.undo.granted_turns.push(lease);
         let deadline = self.now.monotonic.saturating_add(fetch.lock_timeout);
         self.turn_leases.grant(lease, deadline, TurnLease { instance, messages });
@@ -193,14 +202,10 @@ impl Engine {
         let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
         let body = match body {
             Some(body) => GrantBody::Item(body.into_item()),
-            None => {
-                let staged = self.work_changes.inserted(id).map(|row| row.record.clone());
-                let record = match staged {
-                    Some(record) => record,
-                    None => queued::work_record(self.connection.connection(), id)?,
-                };
-                GrantBody::Record { row: id, record }
-            }
+            None => match self.work_record(id) {
+                Ok(record) => GrantBody::Record { row: id, record },
+                Err(error) => return Err(unreadable(error.into(), fetch.responder, out)),
+            },
         };
         self.work_changes.set_attempt(id, schedule);
         self.undo.granted_work.push(lease);
@@ -211,9 +216,23 @@ impl Engine {
         Ok(())
     }
 
+    fn work_record(&self, id: WorkId) -> SqlResult<Vec<u8>> {
+        match self.work_changes.inserted(id) {
+            Some(staged) => Ok(staged.record.clone()),
+            None => queued::work_record(self.connection.connection(), id),
+        }
+    }
+
     fn new_lease(&mut self) -> LeaseNo {
         let lease = self.next_lease;
         self.next_lease += 1;
         lease
     }
+}
+
+/// What a fetch was to be given cannot be read. It goes down with the batch: parked again it would be matched
+/// again at once, for as long as the disk fails.
+fn unreadable(error: Error, responder: Responder<Reply>, out: &mut Replies<Reply>) -> Error {
+    out.push(responder, Err(error.clone()));
+    error
 }

@@ -126,6 +126,8 @@ pub(crate) struct Engine {
     work: Work,
     work_leases: Leases<WorkId>,
     parked_work: Parked<WorkFetch>,
+    /// Grants were rolled back: what they held is matched again without waiting for a reason.
+    rematch: bool,
     /// Since when fetches are held for grants on their way.
     held_since: Option<Instant>,
     message_changes: Changes<MessageRow>,
@@ -165,6 +167,7 @@ impl Engine {
             work: Work::default(),
             work_leases: Leases::default(),
             parked_work: Parked::default(),
+            rematch: false,
             held_since: None,
             message_changes: Changes::default(),
             work_changes: Changes::default(),
@@ -289,6 +292,7 @@ impl Store for Engine {
     }
 
     fn settle(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
+        self.rematch = false;
         self.match_turns(out)?;
         self.match_work(out)?;
         self.answer_unserved(out);
@@ -304,9 +308,11 @@ impl Store for Engine {
         Ok(())
     }
 
-    fn rollback(&mut self) -> Result<(), Error> {
-        self.connection.rollback()?;
-        self.rebuild()
+    fn rollback(&mut self) -> Result<(), CommitError> {
+        self.connection.rollback().map_err(CommitError::Unknown)?;
+        // Others may have what was granted. Each such batch has answered a fetch, so this comes to an end.
+        self.rematch = !(self.undo.granted_turns.is_empty() && self.undo.granted_work.is_empty());
+        self.rebuild().map_err(CommitError::RolledBack)
     }
 
     fn take_back(&mut self, reply: Reply) {
@@ -319,7 +325,7 @@ impl Store for Engine {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.returns.is_empty() {
+        if self.rematch || !self.returns.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = now(self.clock.as_ref());

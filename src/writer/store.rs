@@ -147,8 +147,8 @@ impl Store for ClosureStore {
         self.connection.commit(self.clock.monotonic())
     }
 
-    fn rollback(&mut self) -> Result<(), Error> {
-        self.connection.rollback()
+    fn rollback(&mut self) -> Result<(), CommitError> {
+        self.connection.rollback().map_err(CommitError::Unknown)
     }
 
     fn take_back(&mut self, (): ()) {}

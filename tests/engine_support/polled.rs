@@ -1,11 +1,13 @@
 //! A future polled by hand, to see when it is woken and to drop it at any await.
 
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use super::PATIENCE;
+use forebay::Forebay;
+
+use super::{PATIENCE, settle, started};
 
 /// A future in the hands of the test.
 pub(crate) struct Polled<'a, T> {
@@ -74,4 +76,45 @@ impl<'a, T> Polled<'a, T> {
             self.wait_for_wake(before + 1);
         }
     }
+}
+
+/// Holds the writer in the middle of a batch until it is released.
+pub(crate) struct Hold {
+    release: mpsc::Sender<()>,
+    over: mpsc::Receiver<()>,
+}
+
+impl Hold {
+    pub(crate) fn on(forebay: &Forebay) -> Self {
+        let (release, released) = mpsc::channel();
+        let (enter, entered) = mpsc::channel();
+        let forebay = forebay.clone();
+        let over = started(move || {
+            let hold = move |_: &rusqlite::Connection| {
+                enter.send(()).expect("the test waits");
+                released.recv().expect("the test releases");
+            };
+            forebay.on_writer_connection(hold).expect("the engine runs");
+        });
+        entered.recv_timeout(PATIENCE).expect("the writer is held");
+        Self { release, over }
+    }
+
+    pub(crate) fn release(self) {
+        self.release.send(()).expect("the writer waits");
+        self.over.recv_timeout(PATIENCE).expect("it goes on");
+    }
+}
+
+/// A future that has been submitted and answered, and does not know it yet. The writer is held until the first
+/// poll is over, or it might be answered within.
+pub(crate) async fn uncollected<'a, T>(
+    forebay: &Forebay,
+    future: impl Future<Output = T> + Send + 'a,
+) -> Polled<'a, T> {
+    let hold = Hold::on(forebay);
+    let polled = Polled::submitted(future);
+    hold.release();
+    settle(forebay).await;
+    polled
 }
