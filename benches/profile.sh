@@ -45,6 +45,7 @@ harness=$(cargo bench --bench harness --no-run --message-format=json 2>/dev/null
     sed -n 's/.*"target":{"kind":\["bench"\].*"name":"harness".*"executable":"\([^"]*\)".*/\1/p')
 [ -n "$harness" ] || { echo "profile.sh: the harness does not build: cargo bench --bench harness --no-run" >&2; exit 1; }
 case $subject in
+tokio-rusqlite-*) cargo build --quiet --release --locked --manifest-path benches/peers-writer/Cargo.toml --target-dir "$target/peers-writer" ;;
 sqlite-*) cargo build --quiet --release --locked --manifest-path benches/peers/Cargo.toml --target-dir "$target/peers" ;;
 duroxide-pg) cargo build --quiet --release --locked --features pg --manifest-path benches/peers/Cargo.toml --target-dir "$target/peers" ;;
 esac

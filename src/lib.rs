@@ -41,12 +41,16 @@ mod database;
 #[cfg(feature = "duroxide")]
 mod engine;
 mod error;
+#[cfg(all(feature = "test-hooks", feature = "duroxide"))]
+#[doc(hidden)]
+pub mod hooks;
 mod options;
 #[cfg(feature = "duroxide")]
 mod provider;
 #[cfg(feature = "duroxide")]
 mod queue;
 mod sqlite;
+mod sync;
 mod writer;
 
 pub use buffer::Stats;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) type Problem = Box<dyn std::error::Error + Send + Sync>;
+
 /// One measurement: one subject, one work, once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {

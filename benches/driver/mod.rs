@@ -1,6 +1,6 @@
 //! The work every subject does, and how it is watched: one source for both sides.
 //!
-//! The harness and `forebay-peers` include this folder by path, because they cannot share a dependency
+//! The harness and the packages of peers include this folder by path, because they cannot share a dependency
 //! graph (one `libsqlite3-sys` a graph). What is measured is therefore the same code twice, and only the
 //! provider under it differs.
 //!
@@ -18,6 +18,7 @@
 pub(crate) mod figures;
 pub(crate) mod flows;
 pub(crate) mod job;
+pub(crate) mod lines;
 pub(crate) mod load;
 pub(crate) mod long;
 pub(crate) mod observe;

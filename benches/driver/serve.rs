@@ -1,11 +1,8 @@
-//! The child's loop: a line with a job in, a line with its outcome out.
+//! What a child does with a job that is done on duroxide's runtime, or beside it.
 
-use std::io::{BufRead, Write};
-
-use super::figures;
-use super::job::{Answer, Job, Outcome, Work};
+use super::job::{Job, Outcome, Work};
 use super::subject::{Problem, Store, Subjects};
-use super::{load, long, process, scale, stress};
+use super::{lines, load, long, scale, stress};
 
 /// Answers jobs until standard input ends.
 pub(crate) fn serve(subjects: &dyn Subjects) -> Result<(), Problem> {
@@ -13,30 +10,10 @@ pub(crate) fn serve(subjects: &dyn Subjects) -> Result<(), Problem> {
     // output, which belongs to the answers; and nobody should be measured while formatting log lines.
     tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    for line in std::io::stdin().lock().lines() {
-        let answer = match answer(&runtime, subjects, &line?) {
-            Ok(outcome) => Answer::Outcome(outcome),
-            Err(problem) => Answer::Failed(problem.to_string()),
-        };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", serde_json::to_string(&answer)?)?;
-        out.flush()?;
-    }
-    Ok(())
-}
-
-fn answer(
-    runtime: &tokio::runtime::Runtime,
-    subjects: &dyn Subjects,
-    line: &str,
-) -> Result<Outcome, Problem> {
-    let job: Job = serde_json::from_str(line)?;
-    let mut outcome = match &job.work {
-        Work::Rows(_) | Work::Writer(_) => subjects.without_provider(&job)?,
-        _ => runtime.block_on(through_provider(subjects, &job))?,
-    };
-    outcome.set(figures::PEAK_MEMORY_MB, process::peak_memory_mb().unwrap_or(f64::NAN));
-    Ok(outcome)
+    lines::answer_each(|job| match &job.work {
+        Work::Rows(_) | Work::Writer(_) => subjects.without_provider(job),
+        _ => runtime.block_on(through_provider(subjects, job)),
+    })
 }
 
 async fn through_provider(subjects: &dyn Subjects, job: &Job) -> Result<Outcome, Problem> {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use duroxide::providers::Provider;
 
+pub(crate) use super::job::Problem;
 use super::job::{Job, Outcome};
 use super::scale::Filling;
-
-pub(crate) type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 /// What an engine says about its own batching, since it was opened.
 #[derive(Debug, Clone, Copy, Default)]

@@ -11,7 +11,7 @@ cargo bench --bench harness -- [OPTIONS]
   --quick            every work, made small: under two minutes, one round
   --subjects a,b     only these (--list names them)
   --work 1,2         only these works
-  --rounds N         how often each measurement is repeated (default 5, quick 1)
+  --rounds N         how often each measurement is repeated (default 3, quick 1)
   --out DIR          where tables, results.json and plots go (default target/harness)
   --list             name the subjects and the works
   --jobs             print the jobs instead of running them (benches/profile.sh)
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     pub(crate) out: PathBuf,
 }
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const WORKS: std::ops::RangeInclusive<u8> = 1..=7;
 
 impl Args {

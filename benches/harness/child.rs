@@ -1,6 +1,7 @@
 //! A child process does each measurement: every subject gets a fresh process, ours as well as the peers, so
 //! that memory is its own and a subject that crashes or hangs costs one gap in a table.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,17 +18,21 @@ use crate::plan::Side;
 const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) struct Programs {
-    ours: PathBuf,
-    /// `None` if no peer is to be measured.
-    peers: Option<PathBuf>,
+    built: HashMap<Side, PathBuf>,
     log: File,
 }
 
 impl Programs {
-    /// Builds the peers if they are wanted. Children write their standard error to `log`.
-    pub(crate) fn prepare(wants_peers: bool, log: &Path) -> Result<Self, Problem> {
-        let peers = if wants_peers { Some(build_peers()?) } else { None };
-        Ok(Self { ours: std::env::current_exe()?, peers, log: File::create(log)? })
+    /// Builds the programs of these sides. Children write their standard error to `log`.
+    pub(crate) fn prepare(sides: &HashSet<Side>, log: &Path) -> Result<Self, Problem> {
+        let mut built = HashMap::new();
+        for side in sides {
+            if let Some((folder, _)) = package(*side) {
+                build(folder)?;
+            }
+            built.insert(*side, program(*side)?);
+        }
+        Ok(Self { built, log: File::create(log)? })
     }
 
     /// Runs one job. `waiting` is called every now and then; `limit` ends a child that hangs.
@@ -53,15 +58,10 @@ impl Programs {
     }
 
     fn spawn(&self, side: Side) -> Result<Child, Problem> {
-        let mut command = match (side, &self.peers) {
-            (Side::Ours, _) => {
-                let mut command = Command::new(&self.ours);
-                command.arg("--serve");
-                command
-            }
-            (Side::Peers, Some(peers)) => Command::new(peers),
-            (Side::Peers, None) => return Err("the peers were not built".into()),
-        };
+        let mut command = Command::new(self.built.get(&side).ok_or("its program was not built")?);
+        if side == Side::Ours {
+            command.arg("--serve");
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(self.log.try_clone()?);
         Ok(command.spawn()?)
     }
@@ -99,27 +99,40 @@ fn ask(
     }
 }
 
-/// The manifest of the package of peers.
-fn peers_manifest() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/Cargo.toml")
+/// The package of a side below `benches/`, and its program; `None` for the harness itself.
+fn package(side: Side) -> Option<(&'static str, &'static str)> {
+    match side {
+        Side::Ours => None,
+        Side::Peers => Some(("peers", "forebay-peers")),
+        Side::WriterPeers => Some(("peers-writer", "forebay-peers-writer")),
+    }
 }
 
-pub(crate) fn peers_program() -> PathBuf {
-    target_folder().join("peers/release/forebay-peers")
+/// A target folder of its own for each: the graphs have different versions and features of everything.
+fn target_of(folder: &str) -> PathBuf {
+    target_folder().join(folder)
 }
 
-fn build_peers() -> Result<PathBuf, Problem> {
+/// What answers the jobs of a side.
+pub(crate) fn program(side: Side) -> Result<PathBuf, Problem> {
+    match package(side) {
+        None => Ok(std::env::current_exe()?),
+        Some((folder, program)) => Ok(target_of(folder).join("release").join(program)),
+    }
+}
+
+fn build(folder: &str) -> Result<(), Problem> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(folder).join("Cargo.toml");
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]).arg(peers_manifest());
-    // A target folder of its own: the two graphs have different versions and features of everything.
-    command.arg("--target-dir").arg(target_folder().join("peers"));
-    if std::env::var_os("DATABASE_URL").is_some() {
+    command.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
+    command.arg("--target-dir").arg(target_of(folder));
+    if folder == "peers" && std::env::var_os("DATABASE_URL").is_some() {
         command.args(["--features", "pg"]);
     }
-    eprintln!("building the peers (minutes, the first time)");
+    eprintln!("building benches/{folder} (minutes, the first time)");
     if !command.status()?.success() {
-        return Err("the peers do not build; --subjects can leave them out".into());
+        return Err(format!("benches/{folder} does not build; --subjects can leave it out").into());
     }
-    Ok(peers_program())
+    Ok(())
 }

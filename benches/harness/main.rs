@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   args ─► plan (cells: work, size, subjects) ─► runner (rounds) ─► child: one process a measurement
-//!                                                    │               (subjects.rs, or benches/peers)
+//!                                                    │               (subjects.rs, or benches/peers*)
 //!                                                    ▼
 //!                          results ─► table (terminal, Markdown) · results.json · plots (SVG)
 //! ```
@@ -18,6 +18,8 @@ mod child;
 mod driver;
 mod fill;
 mod machine;
+#[path = "../driver/plain.rs"]
+mod plain;
 mod plan;
 mod plots;
 mod raw;
@@ -27,6 +29,7 @@ mod subjects;
 mod table;
 mod writer;
 
+use std::collections::HashSet;
 use std::fs;
 use std::process::ExitCode;
 
@@ -70,8 +73,9 @@ fn measure(args: &Args) -> Result<(), Problem> {
         return Err("none of these subjects does this work".into());
     }
     fs::create_dir_all(&args.out)?;
-    let wants_peers = cells.iter().flat_map(|cell| &cell.subjects).any(|subject| subject.side == Side::Peers);
-    let programs = child::Programs::prepare(wants_peers, &args.out.join("children.log"))?;
+    let sides: HashSet<Side> =
+        cells.iter().flat_map(|cell| &cell.subjects).map(|subject| subject.side).collect();
+    let programs = child::Programs::prepare(&sides, &args.out.join("children.log"))?;
     let machine = machine::describe(&args.out);
     let options = json!({ "quick": args.quick, "rounds": args.rounds });
     let quick = if args.quick { ", quick" } else { "" };
@@ -95,10 +99,7 @@ fn print_jobs(args: &Args) -> Result<(), Problem> {
         // Filling a file is not what anyone wants to see in a profile.
         let Task::Plain(work) = task else { continue };
         for subject in subjects {
-            let program = match subject.side {
-                Side::Ours => std::env::current_exe()?,
-                Side::Peers => child::peers_program(),
-            };
+            let program = child::program(subject.side)?;
             let folder = args.out.join("run").join(subject.key);
             let job = Job { subject: subject.key.into(), folder, work: work.clone() };
             let (program, folder) = (program.display(), job.folder.display());
@@ -111,7 +112,7 @@ fn print_jobs(args: &Args) -> Result<(), Problem> {
 fn list() {
     println!("subjects:");
     for subject in &SUBJECTS {
-        println!("  {:<16} {}", subject.key, subject.name);
+        println!("  {:<22} {}", subject.key, subject.name);
     }
     println!("works:");
     for work in 1..=7 {

@@ -4,10 +4,13 @@ use crate::args::Args;
 use crate::driver::job::{LargePayload, Load, LongHistory, Rows, Stress, Work, WriterLoad};
 
 /// Where the code of a subject is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
     Ours,
+    /// `benches/peers/`
     Peers,
+    /// `benches/peers-writer/`
+    WriterPeers,
 }
 
 #[derive(Debug)]
@@ -27,7 +30,7 @@ const fn subject(key: &'static str, name: &'static str, side: Side, colour: (u8,
 pub(crate) const PEER: &str = "sqlite-file";
 pub(crate) const CEILING: &str = "runtime";
 
-pub(crate) const SUBJECTS: [Subject; 13] = [
+pub(crate) const SUBJECTS: [Subject; 17] = [
     subject("forebay-full", "forebay, file, Full", Side::Ours, (0, 90, 181)),
     subject("forebay-normal", "forebay, file, Normal", Side::Ours, (0, 160, 220)),
     subject("forebay-memory", "forebay, in memory", Side::Ours, (120, 200, 235)),
@@ -41,6 +44,10 @@ pub(crate) const SUBJECTS: [Subject; 13] = [
     subject("writer-normal", "Writer, Normal", Side::Ours, (0, 160, 220)),
     subject("mutex-full", "Mutex<Connection>, FULL", Side::Ours, (200, 60, 0)),
     subject("mutex-normal", "Mutex<Connection>, NORMAL", Side::Ours, (240, 150, 60)),
+    subject("pool-full", "pool of connections, FULL", Side::Ours, (120, 70, 160)),
+    subject("pool-normal", "pool of connections, NORMAL", Side::Ours, (180, 140, 210)),
+    subject("tokio-rusqlite-full", "tokio-rusqlite, FULL", Side::WriterPeers, (0, 120, 60)),
+    subject("tokio-rusqlite-normal", "tokio-rusqlite, NORMAL", Side::WriterPeers, (90, 180, 90)),
 ];
 
 const ON_THE_RUNTIME: [&str; 7] =
@@ -48,7 +55,16 @@ const ON_THE_RUNTIME: [&str; 7] =
 const BATCHING: [&str; 2] = ["forebay-full", "forebay-normal"];
 const ON_FILES: [&str; 3] = ["forebay-full", "forebay-normal", PEER];
 const RAW: [&str; 2] = ["raw-full", "raw-normal"];
-const EMBEDDED: [&str; 4] = ["writer-full", "writer-normal", "mutex-full", "mutex-normal"];
+const EMBEDDED: [&str; 8] = [
+    "writer-full",
+    "writer-normal",
+    "mutex-full",
+    "mutex-normal",
+    "pool-full",
+    "pool-normal",
+    "tokio-rusqlite-full",
+    "tokio-rusqlite-normal",
+];
 
 /// Which cells of a work belong together on a plot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +158,7 @@ impl Sizes {
     }
 
     fn stress(&self) -> Vec<Cell> {
-        let seconds = self.pick(1, 10);
+        let seconds = self.pick(1, 5);
         let cell = |dispatchers: usize| {
             // It ends once all 20 are done, which it looks for every 100 ms.
             let (label, task) = (both(dispatchers), Work::Stress(Stress { dispatchers, seconds }));
@@ -152,7 +168,7 @@ impl Sizes {
     }
 
     fn load(&self, dispatchers: usize, in_flight: usize) -> Load {
-        let (warm_up_s, seconds) = self.pick((0.2, 0.5), (2.0, 8.0));
+        let (warm_up_s, seconds) = self.pick((0.2, 0.5), (1.5, 4.0));
         Load { dispatchers, in_flight, warm_up_s, seconds, completions_max: None }
     }
 
@@ -172,7 +188,7 @@ impl Sizes {
             let cell = self.cell(2, label, in_flight as f64, &BATCHING, seconds, Work::Load(load));
             cells.push(Cell { part: Part::Load, ..cell });
         }
-        let seconds = self.pick(0.5, 5.0);
+        let seconds = self.pick(0.5, 2.0);
         for orchestrations_a_transaction in [1, 64] {
             let rows = Rows { orchestrations_a_transaction, seconds };
             let label = format!("{orchestrations_a_transaction} a transaction, 1 thread");
@@ -184,19 +200,19 @@ impl Sizes {
     }
 
     fn one_at_a_time(&self) -> Vec<Cell> {
-        let (warm_up_s, seconds) = self.pick((0.1, 1.0), (1.0, 10.0));
+        let (warm_up_s, seconds) = self.pick((0.1, 1.0), (1.0, 5.0));
         let load = Load { dispatchers: 2, in_flight: 1, warm_up_s, seconds, completions_max: Some(20_000) };
         vec![self.cell(3, "2/2".into(), 1.0, &ON_THE_RUNTIME, warm_up_s + seconds, Work::Load(load))]
     }
 
     fn large_payload(&self) -> Vec<Cell> {
-        let (seconds, activities, sub_orchestrations) = self.pick((1, 3, 1), (10, 20, 5));
+        let (seconds, activities, sub_orchestrations) = self.pick((1, 3, 1), (5, 20, 5));
         let task = Work::LargePayload(LargePayload { seconds, activities, sub_orchestrations });
         vec![self.cell(4, "1/1".into(), 1.0, &ON_THE_RUNTIME, seconds as f64 + 1.0, task)]
     }
 
     fn long_history(&self) -> Vec<Cell> {
-        let (activities, seconds_max) = self.pick((300, 1.5), (10_000, 300.0));
+        let (activities, seconds_max) = self.pick((300, 1.5), (10_000, 60.0));
         let task = Work::LongHistory(LongHistory { activities, seconds_max });
         let label = format!("{activities} activities");
         let cell = self.cell(5, label, activities as f64, &ON_THE_RUNTIME, seconds_max / 2.0, task);
@@ -227,7 +243,7 @@ impl Sizes {
     }
 
     fn writer(&self) -> Vec<Cell> {
-        let seconds = self.pick(0.3, 5.0);
+        let seconds = self.pick(0.3, 2.0);
         let mut cells = Vec::new();
         for (threads, in_flight_a_thread) in [(1, 1), (8, 1), (64, 1), (8, 64)] {
             let label = format!("{threads} threads, {in_flight_a_thread} each in flight");

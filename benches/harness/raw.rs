@@ -10,13 +10,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use forebay::Durability;
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 
 use crate::driver::figures;
 use crate::driver::job::{Job, Outcome, Rows};
 use crate::driver::scale::file_in;
 use crate::driver::subject::Problem;
+use crate::plain;
 use crate::subjects::options;
 
 /// Lengths of the records of this work, as forebay stores them: averages of a file that was cut off in mid-run.
@@ -29,9 +29,6 @@ const LAST_TURN_BYTES: usize = 191;
 const RECORD: [u8; 256] = [0x5a; 256];
 
 const ACTIVITIES: i64 = 5;
-
-/// As long as the engine lets its log grow, in pages of 4 KiB.
-const CHECKPOINT_PAGES: i64 = 8192;
 
 pub(crate) fn run(job: &Job, rows: &Rows) -> Result<Outcome, Problem> {
     let (durability, synchronous) = match job.subject.as_str() {
@@ -62,20 +59,8 @@ pub(crate) fn run(job: &Job, rows: &Rows) -> Result<Outcome, Problem> {
 
 fn open(file: &Path, synchronous: &str) -> Result<Connection, Problem> {
     let connection = Connection::open(file)?;
-    configure(&connection, synchronous)?;
+    plain::configure(&connection, synchronous)?;
     Ok(connection)
-}
-
-/// As the engine's connection: the same cache, and a log of the same length.
-pub(crate) fn configure(connection: &Connection, synchronous: &str) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "cache_size", -64 * 1024)?;
-    // SQLite 3.54 prepares a query with `column = ?` anew whenever its parameters are bound again after
-    // `sqlite3_clear_bindings`, which rusqlite calls for every cached statement: 25 us a query. Stable plans
-    // are not prepared anew.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_on| ())
 }
 
 fn orchestration(connection: &Connection, number: i64) -> rusqlite::Result<()> {

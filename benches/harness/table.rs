@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::driver::figures;
+use crate::plain;
 use crate::plan::{CEILING, PEER, title};
 use crate::results::{Results, Row};
 
@@ -13,6 +14,8 @@ enum Shows {
     Median(&'static str),
     /// How many times the row of another subject in the same cell.
     Times(&'static str, &'static str),
+    /// How many times what a family of subjects does in the same cell at the same durability.
+    TimesOfFamily(&'static str, &'static str),
     /// Which part of it, in percent.
     PartOf(&'static str, &'static str),
     /// Which part of the same subject in the first cell of the work, in percent.
@@ -23,7 +26,7 @@ enum Shows {
 struct Column(&'static str, Shows);
 
 fn columns(work: u8) -> Vec<Column> {
-    use Shows::{Errors, Median, PartOf, PartOfFirst, Spread, Times};
+    use Shows::{Errors, Median, PartOf, PartOfFirst, Spread, Times, TimesOfFamily};
     let throughput = || Column("orchestrations/s", Spread(figures::THROUGHPUT));
     let peer = || Column("x SqliteProvider", Times(figures::THROUGHPUT, PEER));
     let ceiling = || Column("of ceiling", PartOf(figures::THROUGHPUT, CEILING));
@@ -87,9 +90,11 @@ fn columns(work: u8) -> Vec<Column> {
         ],
         _ => vec![
             Column("transactions/s", Spread(figures::THROUGHPUT)),
+            Column("x mutex", TimesOfFamily(figures::THROUGHPUT, "mutex")),
             Column("p50 ms", Median(figures::P50_MS)),
             Column("p99 ms", Median(figures::P99_MS)),
             Column("ops/batch", Median(figures::OPERATIONS_A_BATCH)),
+            Column("busy errors", Median(plain::BUSY_ERRORS)),
         ],
     }
 }
@@ -135,7 +140,7 @@ fn line(results: &Results, row: &Row, columns: &[Column], first_cell: &str) -> V
 }
 
 fn show(results: &Results, row: &Row, shows: &Shows, first_cell: &str) -> Option<String> {
-    let same_cell = |subject| results.find(row.work, &row.cell, subject);
+    let same_cell = |subject: &str| results.find(row.work, &row.cell, subject);
     let percent = |ratio: f64| format!("{:.0} %", ratio * 100.0);
     match shows {
         Shows::Spread(figure) => {
@@ -147,6 +152,10 @@ fn show(results: &Results, row: &Row, shows: &Shows, first_cell: &str) -> Option
         }
         Shows::Median(figure) => row.median(figure).map(short),
         Shows::Times(figure, base) => row.ratio(same_cell(base)?, figure).map(short),
+        Shows::TimesOfFamily(figure, family) => {
+            let (_, durability) = row.subject.key.rsplit_once('-')?;
+            row.ratio(same_cell(&format!("{family}-{durability}"))?, figure).map(short)
+        }
         Shows::PartOf(figure, base) => row.ratio(same_cell(base)?, figure).map(percent),
         Shows::PartOfFirst(figure) => {
             let first = results.find(row.work, first_cell, row.subject.key)?;

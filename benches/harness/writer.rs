@@ -1,30 +1,27 @@
 //! Work 7: transactions of one row from many threads, as an embedder of SQLite has them.
 //!
-//! `Writer` against what one writes without it: a connection behind a mutex, one transaction a row.
+//! `Writer` against what one writes without it: one transaction a row, on a connection behind a mutex or on
+//! one of a pool. The third, tokio-rusqlite, is in `benches/peers-writer/`.
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use forebay::{Durability, Ticket, Writer};
 use parking_lot::Mutex;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use crate::driver::figures;
 use crate::driver::job::{Job, Outcome, WriterLoad};
 use crate::driver::scale::file_in;
 use crate::driver::subject::Problem;
-use crate::raw;
+use crate::plain::{self, BODY, CREATE, Done, INSERT};
 use crate::subjects::options;
 
-const CREATE: &str =
-    "CREATE TABLE samples (n INTEGER PRIMARY KEY, thread INTEGER NOT NULL, body TEXT NOT NULL)";
-const INSERT: &str = "INSERT INTO samples (thread, body) VALUES (?1, ?2)";
-const BODY: &str =
-    "a line of some hundred characters, as a log, a queue or a sensor has them; nothing special, no index";
+/// How long a connection of the pool waits for the others before SQLite says "database is locked".
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(job: &Job, load: &WriterLoad) -> Result<Outcome, Problem> {
     let file = file_in(&job.folder);
@@ -33,6 +30,8 @@ pub(crate) fn run(job: &Job, load: &WriterLoad) -> Result<Outcome, Problem> {
         "writer-normal" => through_writer(&file, load, Durability::Normal),
         "mutex-full" => through_mutex(&file, load, "FULL"),
         "mutex-normal" => through_mutex(&file, load, "NORMAL"),
+        "pool-full" => through_pool(&file, load, "FULL"),
+        "pool-normal" => through_pool(&file, load, "NORMAL"),
         other => Err(format!("no such subject: {other}").into()),
     }
 }
@@ -43,7 +42,7 @@ fn through_writer(file: &Path, load: &WriterLoad, durability: Durability) -> Res
     let before = writer.stats();
     let mut outcome = on_threads(load, |number, stop| {
         let mut waiting: VecDeque<(Instant, Ticket<()>)> = VecDeque::new();
-        let mut latencies = Vec::new();
+        let mut done = Done::default();
         while !stop.load(Ordering::Relaxed) {
             let submitted = Instant::now();
             let ticket = writer.submit(move |tx| {
@@ -55,14 +54,14 @@ fn through_writer(file: &Path, load: &WriterLoad, durability: Durability) -> Res
                 && let Some((submitted, ticket)) = waiting.pop_front()
             {
                 ticket.wait()?;
-                latencies.push(submitted.elapsed());
+                done.add(submitted, stop);
             }
         }
         for (submitted, ticket) in waiting {
             ticket.wait()?;
-            latencies.push(submitted.elapsed());
+            done.add(submitted, stop);
         }
-        Ok(latencies)
+        Ok(done)
     })?;
     let after = writer.stats();
     let operations = (after.operations - before.operations) as f64;
@@ -72,47 +71,69 @@ fn through_writer(file: &Path, load: &WriterLoad, durability: Durability) -> Res
 }
 
 fn through_mutex(file: &Path, load: &WriterLoad, synchronous: &str) -> Result<Outcome, Problem> {
-    let connection = Connection::open(file)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    raw::configure(&connection, synchronous)?;
+    let connection = plain::open(file, synchronous)?;
     connection.execute_batch(CREATE)?;
     let connection = Mutex::new(connection);
     on_threads(load, |number, stop| {
-        let mut latencies = Vec::new();
+        let mut done = Done::default();
         while !stop.load(Ordering::Relaxed) {
             let submitted = Instant::now();
-            connection.lock().prepare_cached(INSERT)?.execute(params![number, BODY])?;
-            latencies.push(submitted.elapsed());
+            plain::insert(&connection.lock(), number)?;
+            done.add(submitted, stop);
         }
-        Ok(latencies)
+        Ok(done)
     })
 }
 
-/// Runs `body` on as many threads as asked, tells them when to stop, and counts what they return: the
-/// latency of every transaction that was done.
+/// As many connections as threads: nobody waits for one, only for SQLite's lock.
+fn through_pool(file: &Path, load: &WriterLoad, synchronous: &str) -> Result<Outcome, Problem> {
+    let connect = |_number| {
+        let connection = plain::open(file, synchronous)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(Mutex::new(connection))
+    };
+    let pool: Vec<Mutex<Connection>> = (0..load.threads).map(connect).collect::<rusqlite::Result<_>>()?;
+    pool.first().ok_or("no threads")?.lock().execute_batch(CREATE)?;
+    let busy = AtomicU64::new(0);
+    let mut outcome = on_threads(load, |number, stop| {
+        // Never contended: each thread has its own.
+        let connection = pool[number as usize].lock();
+        let mut done = Done::default();
+        while !stop.load(Ordering::Relaxed) {
+            let submitted = Instant::now();
+            while let Err(error) = plain::insert(&connection, number) {
+                // It is the BEGIN that is refused, so there is nothing to undo before the next attempt.
+                if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) {
+                    return Err(error.into());
+                }
+                busy.fetch_add(1, Ordering::Relaxed);
+            }
+            done.add(submitted, stop);
+        }
+        Ok(done)
+    })?;
+    outcome.set(plain::BUSY_ERRORS, busy.into_inner() as f64);
+    Ok(outcome)
+}
+
+/// Runs `body` on as many threads as asked, tells them when to stop, and sums up what they did.
 fn on_threads(
     load: &WriterLoad,
-    body: impl Fn(u32, &AtomicBool) -> Result<Vec<Duration>, Problem> + Sync,
+    body: impl Fn(u32, &AtomicBool) -> Result<Done, Problem> + Sync,
 ) -> Result<Outcome, Problem> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let begun = Instant::now();
-    let latencies: Result<Vec<Vec<Duration>>, Problem> = thread::scope(|scope| {
-        let (body, stop) = (&body, &stop);
+    let stop = AtomicBool::new(false);
+    let (body, stop) = (&body, &stop);
+    thread::scope(|scope| {
+        let begun = Instant::now();
         let threads: Vec<_> =
             (0..load.threads).map(|number| scope.spawn(move || body(number, stop))).collect();
         thread::sleep(Duration::from_secs_f64(load.seconds));
         stop.store(true, Ordering::Relaxed);
+        let elapsed = begun.elapsed();
         let joined = threads.into_iter().map(|thread| match thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        joined.collect()
-    });
-    let elapsed = begun.elapsed();
-    let mut latencies = latencies?.concat();
-    let mut outcome = Outcome::default();
-    outcome.set(figures::COMPLETED, latencies.len() as f64);
-    outcome.set(figures::THROUGHPUT, latencies.len() as f64 / elapsed.as_secs_f64());
-    figures::set_latencies(&mut outcome, &mut latencies);
-    Ok(outcome)
+        Ok(plain::outcome(joined.collect::<Result<_, Problem>>()?, elapsed))
+    })
 }

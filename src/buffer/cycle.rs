@@ -7,13 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use super::reply::{Replies, WriterPanicked, cause_of};
 use super::shared::{Counters, Shared};
 use super::store::{CommitError, Store};
 use super::{Limits, Message, Submission};
 use crate::error::Error;
+use crate::sync::channel::{Receiver, RecvTimeoutError};
 
 pub(super) struct Writer<S: Store> {
     store: S,
@@ -159,6 +158,8 @@ impl<S: Store> Writer<S> {
             .unwrap_or_else(|_panic| Err(Error::OutcomeUnknown { source: Arc::new(WriterPanicked) }));
         if let Err(error) = &result {
             tracing::error!(%error, "closing the store failed");
+            // What failed may have been an fsync: dropping the store must not try it again.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.store.let_go()));
         }
         self.shared.set_closed(result);
         self.answer_stragglers(&Error::Closed);

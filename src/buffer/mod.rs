@@ -17,6 +17,8 @@
 //! Rejected: one channel per caller (no arrival order across callers); `tokio::sync::mpsc` (its sync side
 //! cannot wait until a deadline, and the writer has timers to keep).
 
+#[cfg(all(feature = "test-hooks", feature = "duroxide"))]
+pub(crate) mod by_hand;
 mod cycle;
 mod reply;
 mod shared;
@@ -25,12 +27,7 @@ mod store;
 mod tests;
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
-
-use crossbeam_channel::{Sender, TrySendError, bounded};
-use parking_lot::Mutex;
-use tokio::sync::TryAcquireError;
 
 pub(crate) use reply::{Pending, Replies, Responder};
 pub(crate) use shared::Counters;
@@ -40,6 +37,8 @@ pub(crate) use store::{CommitError, Store};
 
 use crate::error::Error;
 use crate::options::Options;
+use crate::sync::channel::{Sender, TrySendError, bounded};
+use crate::sync::{Mutex, TryAcquireError, block_on, thread};
 
 /// An operation takes one permit for every so many bytes it carries, so the buffer is bounded in bytes too.
 const PERMIT_BYTES: usize = 4096;
@@ -66,6 +65,7 @@ pub(crate) struct Buffer<S: Store> {
     sender: Sender<Message<S>>,
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
+    writer: thread::ThreadId,
     permits_max: usize,
 }
 
@@ -75,6 +75,7 @@ impl<S: Store> Clone for Buffer<S> {
             sender: self.sender.clone(),
             shared: Arc::clone(&self.shared),
             thread: Arc::clone(&self.thread),
+            writer: self.writer,
             permits_max: self.permits_max,
         }
     }
@@ -108,7 +109,8 @@ impl<S: Store> Buffer<S> {
             .name(name.into())
             .spawn(move || writer.run())
             .map_err(|source| Error::io("starting the writer thread", source))?;
-        Ok(Self { sender, shared, thread: Arc::new(Mutex::new(Some(thread))), permits_max })
+        let writer = thread.thread().id();
+        Ok(Self { sender, shared, thread: Arc::new(Mutex::new(Some(thread))), writer, permits_max })
     }
 
     /// Submits, waiting without blocking the executor while the buffer is full. Dropping the future before
@@ -128,7 +130,7 @@ impl<S: Store> Buffer<S> {
 
     /// Submits, blocking the calling thread while the buffer is full.
     pub(crate) fn submit_blocking(&self, op: S::Op, bytes: usize) -> Result<Pending<S::Reply>, Error> {
-        pollster::block_on(self.submit(op, bytes))
+        block_on(self.submit(op, bytes))
     }
 
     /// Submits only if there is room right now.
@@ -168,15 +170,19 @@ impl<S: Store> Buffer<S> {
     }
 
     /// Completes what was submitted, then stops the writer and closes its store. Blocks until that is
-    /// done, whoever asked first. A second close answers as the first did.
+    /// done, whoever asked first. A second close answers as the first did. On the writer's own thread, where a
+    /// store may end up calling it, it cannot wait for itself: it is done after the operation that called it.
     pub(crate) fn close(&self) -> Result<(), Error> {
         if self.shared.begin_close() {
             let _ = self.sender.send(Message::Close);
         }
+        // IMPORTANT: before the lock, which is held by whoever waits for this thread; and the handle stays for
+        // those who come later.
+        if thread::current().id() == self.writer {
+            return Ok(());
+        }
         let mut thread = self.thread.lock();
-        if let Some(handle) = thread.take()
-            && handle.thread().id() != thread::current().id()
-        {
+        if let Some(handle) = thread.take() {
             // The loop catches every panic of its store; there is nothing left to learn from the join.
             let _ = handle.join();
         }

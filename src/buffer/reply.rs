@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::thread;
 
-use tokio::sync::oneshot;
-
 use super::shared::Shared;
 use crate::error::{Cause, Error};
+use crate::sync::oneshot;
 
 /// The writer's end. Dropping it unanswered is itself an answer: the caller never hangs.
 pub(crate) struct Responder<R> {

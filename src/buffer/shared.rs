@@ -1,13 +1,11 @@
 //! What submitters and the writer thread share: permits, the failure latch, the counters.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use tokio::sync::Semaphore;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::reply::cause_of;
 use crate::error::{Cause, Error};
+use crate::sync::{AtomicBool, OnceLock, Semaphore};
 
 #[derive(Debug)]
 pub(crate) struct Shared {

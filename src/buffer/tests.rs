@@ -42,6 +42,8 @@ enum Op {
     Break(Phase, Fault),
     /// Says that the writer is inside, and waits until the test lets go of the other end.
     Wait(mpsc::Sender<()>, mpsc::Receiver<()>),
+    /// Closes the buffer on the writer's own thread, when the other end has been let go of.
+    Close(mpsc::Sender<()>, mpsc::Receiver<()>, Buffer<Sum>),
 }
 
 /// Adds numbers; what was committed is what survives.
@@ -90,6 +92,12 @@ impl Store for Sum {
                 let _ = inside.send(());
                 let _ = until.recv();
                 out.push(responder, Ok(0));
+                return Ok(());
+            }
+            Op::Close(inside, until, buffer) => {
+                let _ = inside.send(());
+                let _ = until.recv();
+                out.push(responder, buffer.close().map(|()| 0));
                 return Ok(());
             }
             _ => {}
@@ -336,6 +344,36 @@ fn closing_completes_what_was_submitted_and_reports_how_the_store_closed() {
     answer(bench.submit(Op::Break(Phase::Close, Fault::Error))).unwrap();
     assert!(bench.buffer.close().is_err());
     assert!(bench.buffer.close().is_err(), "a second close answers as the first did");
+}
+
+/// Found under the model checker (`tests/interleavings`). The first version of `close` waited on the writer's own
+/// thread for whoever was closing already, who was waiting for the writer; where nobody was, it took the handle
+/// of the thread with it, and those who closed later came back while the store was still open.
+#[test]
+fn closing_on_the_writers_own_thread_waits_for_nobody_and_those_outside_still_wait() {
+    for outside_first in [true, false] {
+        let bench = Bench::new();
+        let ((enter, entered), (hold, held)) = (mpsc::channel(), mpsc::channel());
+        let inside = bench.submit(Op::Close(enter, held, bench.buffer.clone()));
+        entered.recv_timeout(PATIENCE).expect("the writer gets there");
+        let close = || {
+            let (buffer, (sender, closed)) = (bench.buffer.clone(), mpsc::channel());
+            thread::spawn(move || sender.send(buffer.close().is_ok()));
+            closed
+        };
+        let outside = outside_first.then(|| {
+            let closed = close();
+            // Until it has asked; that it waits for the thread as well by now is likely, and enough.
+            while bench.buffer.refusal().is_none() {
+                thread::yield_now();
+            }
+            closed
+        });
+        drop(hold);
+        let closed = outside.unwrap_or_else(close);
+        assert_eq!(closed.recv_timeout(PATIENCE), Ok(true), "outside first: {outside_first}");
+        assert_eq!(answer(inside).unwrap(), 0);
+    }
 }
 
 fn assert_latched(bench: &Bench) {

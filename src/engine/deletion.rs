@@ -74,8 +74,7 @@ impl Engine {
         let mut result = DeleteInstanceResult::default();
         for root in self.matching(filter, Select::FinishedRoots)? {
             let tree = reads::tree(self.connection.connection(), &root)?;
-            let mut statuses = tree.iter().map(|id| status(self.connection.connection(), id));
-            if statuses.any(|status| matches!(status, Ok(Some(status)) if status == RUNNING)) {
+            if self.any_runs(&tree)? {
                 continue;
             }
             for id in tree {
@@ -83,6 +82,15 @@ impl Engine {
             }
         }
         Ok(result)
+    }
+
+    fn any_runs(&self, ids: &[String]) -> Result<bool, Stop> {
+        for id in ids {
+            if status(self.connection.connection(), id)?.as_deref() == Some(RUNNING) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn prune(&mut self, id: &str, options: &PruneOptions) -> Result<PruneResult, Stop> {

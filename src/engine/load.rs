@@ -54,7 +54,7 @@ impl Engine {
             let no = turns.instance(instance);
             let (visible_at_ms, attempt) = (schedule.visible_at_ms, schedule.attempt);
             turns.push(no, id, Message { visible_at_ms, attempt, kind, body: None }, now);
-            *next_message = (*next_message).max(id + 1);
+            *next_message = (*next_message).max(id.saturating_add(1));
         })?;
 
         let (work, next_work, leases) = (&mut self.work, &mut self.next_work, &mut self.work_leases);
@@ -74,8 +74,10 @@ impl Engine {
                 body: None,
             };
             work.push(id, item, now);
-            *next_work = (*next_work).max(id + 1);
+            *next_work = (*next_work).max(id.saturating_add(1));
         })?;
+        room_above("messages", self.next_message)?;
+        room_above("work", self.next_work)?;
 
         for (no, deadline, id, messages) in standing.turns {
             let instance = self.turns.instance(&id);
@@ -84,4 +86,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Row ids are given out in order of arrival, so a row with the last of them is damage: nothing could ever be
+/// enqueued behind it.
+fn room_above(queue: &str, next: i64) -> Result<(), Error> {
+    if next < i64::MAX {
+        return Ok(());
+    }
+    let source = Arc::new(Error::refused("its row id leaves none for those that come after it"));
+    Err(Error::Corrupt { record: format!("the newest row of {queue}"), source })
 }

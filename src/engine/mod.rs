@@ -154,6 +154,7 @@ impl Engine {
         let Opening { location, options, counters, held } = opening;
         let connection = sqlite::open_unchanged(location)?;
         let found = schema::recognise(&connection, location)?;
+        schema::size_pages(&connection, found)?;
         sqlite::configure_writer(&connection, location, options)?;
         schema::prepare(&connection, found)?;
         let clock = options.clock_or_system();

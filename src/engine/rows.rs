@@ -24,7 +24,9 @@ pub(crate) fn time(ms: u64) -> i64 {
 pub(crate) fn instance(connection: &Connection, id: &str) -> SqlResult<Option<InstanceRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT i.key, i.name, i.version, i.execution, e.pinned, e.execution IS NOT NULL,
-                EXISTS (SELECT 1 FROM kv WHERE kv.instance = i.key)
+                EXISTS (SELECT 1 FROM kv WHERE kv.instance = i.key),
+                (SELECT last_event FROM history h WHERE h.instance = i.key AND h.execution = i.execution
+                 ORDER BY first_event DESC LIMIT 1)
          FROM instances i LEFT JOIN executions e ON e.instance = i.key AND e.execution = i.execution
          WHERE i.id = ?1",
     )?;
@@ -41,6 +43,7 @@ pub(crate) fn instance(connection: &Connection, id: &str) -> SqlResult<Option<In
             pinned: pinned.and_then(|version| Version::parse(&version).ok()),
             has_execution: row.get(5)?,
             has_kv: row.get(6)?,
+            last_event: Some(row.get::<_, Option<i64>>(7)?.map_or(0, i64::cast_unsigned)),
         })
     };
     statement.query_row([id], read).optional()

@@ -19,7 +19,7 @@ impl Engine {
         let no = self.turn_leases.get(ack.lease).ok_or_else(|| Stop::Refused(invalid_token()))?.instance;
         let before = self.standing(no)?;
         if let Some(row) = &before {
-            check_events(self.connection.connection(), row.key, ack.execution, &ack.history)?;
+            check_events(self.connection.connection(), row, ack.execution, &ack.history)?;
         }
 
         let Some((deadline, lease)) = self.turn_leases.end(ack.lease) else {
@@ -90,9 +90,10 @@ impl Engine {
             row.has_execution = true;
             row.pinned = ack.pinned.clone().or(row.pinned);
         }
-        for run in &ack.history {
-            rows::insert_history(connection, row.key, ack.execution, run, now_ms)?;
+        if complete && ack.execution == row.execution {
+            row.last_event = Some(0);
         }
+        insert_events(connection, &mut row, ack.execution, &ack.history, now_ms)?;
         if let Some(status) = &ack.custom_status {
             rows::set_custom_status(connection, row.key, status.as_deref())?;
         }
@@ -134,7 +135,7 @@ impl Engine {
         let no = self.turns.instance(id);
         let before = self.standing(no)?;
         if let Some(row) = &before {
-            check_events(self.connection.connection(), row.key, execution, runs)?;
+            check_events(self.connection.connection(), row, execution, runs)?;
         }
         let now_ms = self.now.wall_ms;
         let connection = self.begin()?;
@@ -145,9 +146,7 @@ impl Engine {
                 unnamed(key, execution)
             }
         };
-        for run in runs {
-            rows::insert_history(connection, row.key, execution, run, now_ms)?;
-        }
+        insert_events(connection, &mut row, execution, runs, now_ms)?;
         if row.name.is_none() {
             row.runnable = started_by_hand(connection, &row)?;
         }
@@ -167,17 +166,44 @@ fn unnamed(key: i64, execution: u64) -> InstanceRow {
         has_execution: false,
         has_kv: false,
         runnable: false,
+        last_event: Some(0),
     }
 }
 
-/// Refuses a run that would write an event id a second time.
-fn check_events(connection: &Connection, key: i64, execution: u64, runs: &[Arc<Run>]) -> Result<(), Stop> {
+/// Refuses a run that would write an event id a second time. What comes after the last event there is, which
+/// is what the runtime writes, needs no look at the rows.
+fn check_events(
+    connection: &Connection,
+    row: &InstanceRow,
+    execution: u64,
+    runs: &[Arc<Run>],
+) -> Result<(), Stop> {
+    let last_event = row.last_event.filter(|_| execution == row.execution);
     for run in runs {
-        if let Some((first, last)) = rows::overlapping(connection, key, execution, run)? {
+        if last_event.is_some_and(|last| run.first_event > last) {
+            continue;
+        }
+        if let Some((first, last)) = rows::overlapping(connection, row.key, execution, run)? {
             return Err(Stop::Refused(Error::refused(format!(
                 "duplicate event: events {}..={} of execution {execution} overlap with the stored {first}..={last}",
                 run.first_event, run.last_event
             ))));
+        }
+    }
+    Ok(())
+}
+
+fn insert_events(
+    connection: &Connection,
+    row: &mut InstanceRow,
+    execution: u64,
+    runs: &[Arc<Run>],
+    now_ms: u64,
+) -> SqlResult<()> {
+    for run in runs {
+        rows::insert_history(connection, row.key, execution, run, now_ms)?;
+        if execution == row.execution {
+            row.last_event = row.last_event.map(|last| last.max(run.last_event));
         }
     }
     Ok(())
@@ -206,7 +232,13 @@ fn write_instance(
         row = InstanceRow { name: Some(name), version: Some(version), runnable: true, ..row };
     }
     if ack.execution > row.execution {
-        row = InstanceRow { execution: ack.execution, pinned: None, has_execution: false, ..row };
+        row = InstanceRow {
+            execution: ack.execution,
+            pinned: None,
+            has_execution: false,
+            last_event: None,
+            ..row
+        };
     }
     if row != *before {
         rows::update_instance(connection, &row)?;

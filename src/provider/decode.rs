@@ -5,37 +5,64 @@ use std::sync::Arc;
 use duroxide::providers::{OrchestrationItem, WorkItem};
 use duroxide::{Event, EventKind, INITIAL_EXECUTION_ID};
 
+use super::encode::destination;
 use crate::codec;
 use crate::engine::reads::UNKNOWN_VERSION;
 use crate::engine::{GrantBody, Run, TurnGrant};
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 /// The events of one execution, in order.
 pub(super) fn events(instance: &str, execution: u64, rows: &[Arc<Run>]) -> Result<Vec<Event>, Error> {
-    let count = rows.iter().map(|row| (row.last_event - row.first_event + 1) as usize).sum();
-    // Bounded by what the rows can hold: an event takes more than a byte.
+    // What the rows say they hold, but no more than they can: an event takes more than a byte.
+    let held = |row: &Arc<Run>| row.last_event.saturating_sub(row.first_event).saturating_add(1);
+    let count = rows.iter().map(held).fold(0, u64::saturating_add);
     let bytes: usize = rows.iter().map(|row| row.record.len()).sum();
-    let mut events = Vec::with_capacity(std::cmp::min(count, bytes));
+    let mut events = Vec::with_capacity(usize::try_from(count).unwrap_or(usize::MAX).min(bytes));
     for row in rows {
-        codec::decode_events(&row.record, &mut events).map_err(|source| Error::Corrupt {
+        let corrupt = |source: Cause| Error::Corrupt {
             record: format!(
                 "history of instance {instance}, execution {execution}, events {}..={}",
                 row.first_event, row.last_event
             ),
-            source: Arc::new(source),
-        })?;
+            source,
+        };
+        let before = events.len();
+        codec::decode_events(&row.record, &mut events).map_err(|source| corrupt(Arc::new(source)))?;
+        // The columns beside a record have no checksum. IMPORTANT: only the ids can be held against them: events
+        // may name another instance than the one they were written to (duroxide's own validations do that).
+        if !events[before..].iter().map(Event::event_id).eq(row.first_event..=row.last_event) {
+            return Err(corrupt(Arc::new(Misplaced)));
+        }
     }
     Ok(events)
 }
 
-/// One queued item; `queue` names the table its row is in.
-pub(super) fn item(queue: &str, body: GrantBody) -> Result<WorkItem, Error> {
-    match body {
-        GrantBody::Item(item) => Ok(*item),
-        GrantBody::Record { row, record } => codec::decode_work_item(&record).map_err(|source| {
-            Error::Corrupt { record: format!("{queue} row {row}"), source: Arc::new(source) }
-        }),
+/// A record that is intact and does not belong to its row.
+#[derive(Debug)]
+struct Misplaced;
+
+impl std::fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the record is intact, but belongs to another row: the columns beside it are damaged")
     }
+}
+
+impl std::error::Error for Misplaced {}
+
+/// One queued item; `queue` names the table its row is in, `belongs` says whether it is one for that row.
+fn item(queue: &str, body: GrantBody, belongs: impl Fn(&WorkItem) -> bool) -> Result<WorkItem, Error> {
+    let (row, record) = match body {
+        GrantBody::Item(item) => return Ok(*item),
+        GrantBody::Record { row, record } => (row, record),
+    };
+    let corrupt = |source| Error::Corrupt { record: format!("{queue} row {row}"), source };
+    let item = codec::decode_work_item(&record).map_err(|source| corrupt(Arc::new(source)))?;
+    if belongs(&item) { Ok(item) } else { Err(corrupt(Arc::new(Misplaced))) }
+}
+
+/// One item of the worker queue.
+pub(super) fn activity(body: GrantBody) -> Result<WorkItem, Error> {
+    item("work", body, |item| matches!(item, WorkItem::ActivityExecute { .. }))
 }
 
 /// A leased instance as the runtime wants it. A record that does not decode is reported in `history_error`,
@@ -51,8 +78,11 @@ pub(super) fn turn(grant: TurnGrant) -> (OrchestrationItem, crate::queue::LeaseN
         note(error);
         Vec::new()
     });
-    let messages: Vec<WorkItem> =
-        messages.into_iter().filter_map(|body| item("messages", body).map_err(&mut note).ok()).collect();
+    let addressed = |item: &WorkItem| destination(item).is_ok_and(|(to, _)| to == instance.as_ref());
+    let messages: Vec<WorkItem> = messages
+        .into_iter()
+        .filter_map(|body| item("messages", body, addressed).map_err(&mut note).ok())
+        .collect();
     let failed = history_error.is_some();
     let (orchestration_name, version, execution_id) = match name {
         Some(name) => (name, version, execution),

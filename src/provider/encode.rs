@@ -11,15 +11,18 @@ use crate::engine::{KvChange, NewMessage, NewWork, Run, TurnAck, Visible};
 use crate::error::Error;
 use crate::queue::{LeaseNo, MessageKind};
 
+/// Histories are read in the order of SQLite's integers, which are signed.
+const EVENT_ID_MAX: u64 = i64::MAX as u64;
+
 /// Refuses records over the limit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Encoder {
-    pub(super) record_bytes_max: usize,
+pub(crate) struct Encoder {
+    pub(crate) record_bytes_max: usize,
 }
 
 impl Encoder {
     /// An item of the orchestrator queue.
-    pub(super) fn message(self, item: WorkItem, visible: Visible) -> Result<NewMessage, Error> {
+    pub(crate) fn message(self, item: WorkItem, visible: Visible) -> Result<NewMessage, Error> {
         let (instance, kind) = destination(&item)?;
         let instance = instance.to_owned();
         let record = self.work_item(&item, &instance)?;
@@ -36,7 +39,7 @@ impl Encoder {
     }
 
     /// What a worker hands in for the activity it ran.
-    pub(super) fn completion(self, item: WorkItem) -> Result<NewMessage, Error> {
+    pub(crate) fn completion(self, item: WorkItem) -> Result<NewMessage, Error> {
         match &item {
             WorkItem::ActivityCompleted { .. } | WorkItem::ActivityFailed { .. } => self.produced(item),
             _ => Err(Error::refused(
@@ -85,6 +88,9 @@ impl Encoder {
         if events.first().is_some_and(|event| event.event_id() == 0) {
             return Err(Error::refused("event id 0: the runtime numbers events from 1"));
         }
+        if let Some(last) = events.last().filter(|last| last.event_id() > EVENT_ID_MAX) {
+            return Err(Error::refused(format!("event id {}: over {EVENT_ID_MAX}", last.event_id())));
+        }
         let mut runs = Vec::new();
         for run in events.chunk_by(|before, after| before.event_id() + 1 >= after.event_id()) {
             if let Some(pair) = run.windows(2).find(|pair| pair[0].event_id() == pair[1].event_id()) {
@@ -116,7 +122,7 @@ impl Encoder {
     }
 
     #[allow(clippy::too_many_arguments)] // duroxide's own list
-    pub(super) fn turn(
+    pub(crate) fn turn(
         self,
         lease: LeaseNo,
         execution: u64,
@@ -153,7 +159,7 @@ impl Encoder {
 }
 
 /// The instance a message belongs to, and what it means for that instance.
-fn destination(item: &WorkItem) -> Result<(&str, MessageKind), Error> {
+pub(super) fn destination(item: &WorkItem) -> Result<(&str, MessageKind), Error> {
     match item {
         WorkItem::StartOrchestration { instance, .. } | WorkItem::ContinueAsNew { instance, .. } => {
             Ok((instance, MessageKind::Start))

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use duroxide::providers::ProviderError;
+#[cfg(feature = "test-hooks")]
+pub(crate) use encode::Encoder;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 

@@ -226,7 +226,7 @@ proptest! {
                         let pinned = (n % 2 == 1).then(|| Version::new(n, 0, 0));
                         let row = InstanceRow {
                             key: 1, name: Some(id), version: None, execution: 1, pinned,
-                            has_execution: true, has_kv: false, runnable: true,
+                            has_execution: true, has_kv: false, runnable: true, last_event: None,
                         };
                         turns.set_standing(unread, Standing::Present(Arc::new(row)));
                     }

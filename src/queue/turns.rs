@@ -53,6 +53,8 @@ pub(crate) struct InstanceRow {
     pub(crate) has_kv: bool,
     /// Whether a turn can run on these rows alone.
     pub(crate) runnable: bool,
+    /// The last event stored of the current execution; `None` if nobody has looked.
+    pub(crate) last_event: Option<u64>,
 }
 
 /// What is known of the rows of an instance.

@@ -5,11 +5,13 @@
 //! acknowledged commits when one connection writes while another checkpoints, and even with the fixed
 //! versions required here there is no reason to let two connections contend for it.
 
+mod identity;
 mod owner;
 mod readers;
 mod registry;
 mod write;
 
+use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ pub(crate) use owner::{FileOwner, prepare_path};
 pub(crate) use readers::ReaderPool;
 pub(crate) use registry::{AnyEngine, Registration, join_or_open};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 pub(crate) use write::{Sync, WriteConnection};
 
 use crate::error::Error;
@@ -105,6 +107,10 @@ pub(crate) fn configure_writer(
             set_pragma(connection, "synchronous", "OFF", "0")
         }
         Location::File(path) => {
+            if read_pragma(connection, "journal_mode")? != "wal" {
+                // Beginning a transaction waits for a foreign lock, changing the mode does not.
+                connection.execute_batch("BEGIN IMMEDIATE; COMMIT").map_err(|e| explain(e, path))?;
+            }
             set_pragma(connection, "journal_mode", "WAL", "wal").map_err(|e| explain_error(e, path))?;
             set_pragma(connection, "wal_autocheckpoint", "0", "0")?;
             // The log is overwritten in place after a checkpoint; it is cut back only when it outgrew this.
@@ -125,7 +131,11 @@ pub(crate) fn set_pragma(
     value: &str,
     reads_back_as: &str,
 ) -> Result<(), Error> {
-    connection.pragma_update(None, pragma, value)?;
+    // IMPORTANT: to its end. A pragma that writes (`journal_mode`) commits in its last step, after the row that
+    // says that it was taken; rusqlite's `pragma_update` takes one step and drops the statement.
+    let mut statement = connection.prepare(&format!("PRAGMA {pragma} = {value}"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
     let found = read_pragma(connection, pragma)?;
     if found.eq_ignore_ascii_case(reads_back_as) {
         Ok(())
@@ -146,22 +156,27 @@ pub(crate) fn read_pragma(connection: &Connection, pragma: &str) -> Result<Strin
 }
 
 /// Whether foreign keys would keep the open transaction from committing.
-#[allow(unsafe_code)]
 pub(crate) fn has_unresolved_foreign_keys(connection: &Connection) -> bool {
+    status(connection, ffi::SQLITE_DBSTATUS_DEFERRED_FKS, false) != 0
+}
+
+/// Pages written since this was last asked; in WAL mode that is frames appended to the log.
+pub(crate) fn pages_written(connection: &Connection) -> u64 {
+    u64::try_from(status(connection, ffi::SQLITE_DBSTATUS_CACHE_WRITE, true)).unwrap_or(0)
+}
+
+/// One of a connection's own counters; 0 if SQLite does not know it.
+#[allow(unsafe_code)]
+fn status(connection: &Connection, counter: c_int, reset: bool) -> c_int {
     let (mut current, mut highest) = (0, 0);
     // SAFETY: the handle is valid for as long as the connection is borrowed, and the connection is used by
     // this thread alone (it is not `Sync`). SQLite writes two integers through the pointers, both of which
     // live until the call returns, and keeps neither. rusqlite has no safe form of this call.
     let status = unsafe {
-        rusqlite::ffi::sqlite3_db_status(
-            connection.handle(),
-            rusqlite::ffi::SQLITE_DBSTATUS_DEFERRED_FKS,
-            &raw mut current,
-            &raw mut highest,
-            0,
-        )
+        let handle = connection.handle();
+        ffi::sqlite3_db_status(handle, counter, &raw mut current, &raw mut highest, c_int::from(reset))
     };
-    status == rusqlite::ffi::SQLITE_OK && current != 0
+    if status == ffi::SQLITE_OK { current } else { 0 }
 }
 
 /// Turns what SQLite says while a file is being opened into an error that names the file.
@@ -171,7 +186,7 @@ pub(crate) fn explain(error: rusqlite::Error, path: &Path) -> Error {
             Error::NotADatabase { path: path.into() }
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Error::ReadOnly { path: path.into() },
-        Some(ErrorCode::CannotOpen) => {
+        Some(ErrorCode::CannotOpen | ErrorCode::DatabaseBusy) => {
             Error::Io { doing: format!("opening {}", path.display()), source: std::sync::Arc::new(error) }
         }
         _ => error.into(),

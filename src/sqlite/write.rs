@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBehavior};
 
+use super::identity::Identity;
 use super::{Location, set_pragma};
 use crate::buffer::{CommitError, Counters};
 use crate::error::Error;
@@ -23,6 +24,10 @@ pub(crate) enum Sync {
 /// How long the writer is idle before it moves the log into the database.
 const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_millis(500);
 
+/// How often the writer looks whether its file is still there while it is busy. It looks before every checkpoint
+/// as well.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Bytes of a frame in the log beyond its page.
 const FRAME_HEADER_BYTES: u64 = 24;
 
@@ -37,6 +42,9 @@ pub(crate) struct WriteConnection {
     frame_bytes: u64,
     wal_bytes_max: u64,
     log: Log,
+    /// `None` in memory mode, and where it cannot be told.
+    identity: Option<Identity>,
+    looked: Duration,
 }
 
 /// What is known of the write-ahead log.
@@ -68,6 +76,11 @@ impl WriteConnection {
             frame_bytes,
             wal_bytes_max: options.wal_bytes_max,
             log,
+            identity: match location {
+                Location::File(path) => Identity::of(path),
+                Location::Memory => None,
+            },
+            looked: Duration::ZERO,
         })
     }
 
@@ -116,6 +129,11 @@ impl WriteConnection {
         if !self.is_in_transaction() {
             return Ok(());
         }
+        if now.saturating_sub(self.looked) >= LOOK_EVERY {
+            self.looked = now;
+            // This batch did not happen, but what was acknowledged since the last look is as good as gone.
+            self.check_identity().map_err(CommitError::Unknown)?;
+        }
         let committed =
             self.connection.prepare_cached("COMMIT").and_then(|mut statement| statement.execute([]));
         if let Err(error) = committed {
@@ -129,10 +147,7 @@ impl WriteConnection {
         }
         Counters::add(&self.counters.commits, 1);
         if !self.in_memory {
-            // The commit stands whatever happens to the bookkeeping.
-            if let Err(error) = self.measure_log() {
-                tracing::warn!(%error, "cannot read the size of the write-ahead log");
-            }
+            self.measure_log();
             self.log.last_commit = Some(now);
         }
         Ok(())
@@ -157,6 +172,7 @@ impl WriteConnection {
         let Some(last_commit) = self.log.last_commit else { return Ok(()) };
         let idle = now.saturating_sub(last_commit) >= IDLE_BEFORE_CHECKPOINT;
         if idle || self.log.frames >= self.log.due_at_frames {
+            self.check_identity()?;
             let complete = self.checkpoint("PASSIVE")?;
             let step = self.wal_bytes_max / self.frame_bytes;
             // A reader held it up: not again before the log has grown by a quarter, or until it is idle.
@@ -180,7 +196,12 @@ impl WriteConnection {
         });
         Counters::add(&self.counters.checkpoints, 1);
         match outcome {
-            Ok((busy, in_log, moved)) => Ok(busy == 0 && in_log == moved),
+            Ok((busy, in_log, moved)) => {
+                let complete = busy == 0 && in_log == moved;
+                // What is all in the database is started over by the next commit, unless a reader is in it.
+                self.log.frames = if complete { 0 } else { u64::try_from(in_log).unwrap_or(0) };
+                Ok(complete)
+            }
             Err(error) => match error.sqlite_error_code() {
                 // The log keeps everything; there will be another time.
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
@@ -192,15 +213,10 @@ impl WriteConnection {
         }
     }
 
-    fn measure_log(&mut self) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
-        let frames: i64 = statement.query_row([], |row| row.get(1))?;
-        let frames = u64::try_from(frames).unwrap_or(0);
-        // Fewer frames than before: the log was started over after a checkpoint.
-        let appended = frames.checked_sub(self.log.frames).unwrap_or(frames);
+    fn measure_log(&mut self) {
+        let appended = super::pages_written(&self.connection);
         Counters::add(&self.counters.bytes_written, appended * self.frame_bytes);
-        self.log.frames = frames;
-        Ok(())
+        self.log.frames += appended;
     }
 
     /// Moves the whole log into the database and cuts it to nothing, as far as readers allow.
@@ -208,7 +224,16 @@ impl WriteConnection {
         if self.in_memory {
             return Ok(());
         }
+        if let Err(error) = self.check_identity() {
+            // Closing would remove a log of this name, whosever it is by now.
+            self.let_go();
+            return Err(error);
+        }
         self.checkpoint("TRUNCATE").map(|_complete| ())
+    }
+
+    fn check_identity(&self) -> Result<(), Error> {
+        self.identity.as_ref().map_or(Ok(()), Identity::check)
     }
 
     /// Keeps SQLite from checkpointing when the connection is dropped: after a failure nothing may touch

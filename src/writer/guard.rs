@@ -10,7 +10,11 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use crate::error::Error;
 
 /// The savepoint each closure runs in.
-pub(super) const SAVEPOINT: &str = "forebay_operation";
+const NAME: &str = "forebay_operation";
+// Whole statements, because they run for every closure.
+pub(super) const SAVEPOINT: &str = "SAVEPOINT forebay_operation";
+pub(super) const ROLLBACK_TO: &str = "ROLLBACK TO forebay_operation";
+pub(super) const RELEASE: &str = "RELEASE forebay_operation";
 
 /// Pragmas that set nothing, or nothing that reaches beyond the closure.
 const PRAGMAS_ALLOWED: &[&str] = &[
@@ -107,8 +111,8 @@ fn objection(action: &AuthAction<'_>) -> Option<String> {
              return an error to undo what it did, or use a savepoint of its own"
                 .into(),
         ),
-        AuthAction::Savepoint { savepoint_name, .. } if savepoint_name.eq_ignore_ascii_case(SAVEPOINT) => {
-            Some(format!("the savepoint {SAVEPOINT} is the one a closure runs in: use another name"))
+        AuthAction::Savepoint { savepoint_name, .. } if savepoint_name.eq_ignore_ascii_case(NAME) => {
+            Some(format!("the savepoint {NAME} is the one a closure runs in: use another name"))
         }
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => Some(
             "a closure cannot attach or detach a database: the batch it shares commits in one file".into(),

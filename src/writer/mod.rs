@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction};
-use store::{ClosureStore, Operation};
+pub(crate) use store::{ClosureStore, Operation};
 pub use ticket::Ticket;
 
 use crate::buffer::Stats;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
-use super::guard::{Guard, SAVEPOINT};
+use super::guard::{Guard, RELEASE, ROLLBACK_TO, SAVEPOINT};
 use crate::buffer::{CommitError, Replies, Responder, Store};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
@@ -18,9 +18,9 @@ use crate::error::Error;
 use crate::sqlite::{self, Location, Sync, WriteConnection};
 
 /// A closure without its value, which it leaves in a place of its own.
-pub(super) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
+pub(crate) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
 
-pub(super) struct ClosureStore {
+pub(crate) struct ClosureStore {
     connection: WriteConnection,
     guard: Guard,
     clock: Arc<dyn Clock>,
@@ -30,7 +30,7 @@ pub(super) struct ClosureStore {
 }
 
 impl ClosureStore {
-    pub(super) fn open(opening: Opening<'_>) -> Result<Self, Error> {
+    pub(crate) fn open(opening: Opening<'_>) -> Result<Self, Error> {
         let Opening { location, options, counters, held } = opening;
         let mut connection = sqlite::open_unchanged(location)?;
         refuse_engine_file(&connection, location)?;
@@ -47,7 +47,7 @@ impl ClosureStore {
         transaction: &Transaction<'_>,
         operation: Operation,
     ) -> Result<Result<(), Error>, Error> {
-        statement(transaction, &format!("SAVEPOINT {SAVEPOINT}"))?;
+        statement(transaction, SAVEPOINT)?;
         let armed = guard.arm();
         let outcome = catch_unwind(AssertUnwindSafe(|| operation(transaction)));
         drop(armed);
@@ -63,9 +63,9 @@ impl ClosureStore {
         }
         let outcome = outcome.and_then(|()| check_foreign_keys(transaction));
         if outcome.is_err() {
-            statement(transaction, &format!("ROLLBACK TO {SAVEPOINT}"))?;
+            statement(transaction, ROLLBACK_TO)?;
         }
-        statement(transaction, &format!("RELEASE {SAVEPOINT}"))?;
+        statement(transaction, RELEASE)?;
         Ok(outcome)
     }
 }

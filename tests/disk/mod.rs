@@ -24,7 +24,7 @@ mod stored;
 mod vfs;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use locks::Locks;
@@ -110,6 +110,9 @@ struct State {
     planned: Option<Planned>,
     /// Operations that failed as planned.
     failures: u64,
+    /// Whether a sync has failed, and which were asked for all the same after that.
+    sync_failed: bool,
+    syncs_after_failure: Vec<String>,
     /// The kind that fails for good.
     lasting: Option<(Io, Planned)>,
     lies: Lies,
@@ -144,7 +147,10 @@ impl Disk {
 
     /// A disk that has just been given power.
     pub(crate) fn with(image: Image) -> Self {
-        let folder = tempfile::tempdir().expect("a folder for the disk");
+        // In memory, if there is such a file system: nothing here waits for the machine's own disk.
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.expect("a folder for the disk");
         let mut state = State::default();
         for (name, content) in image {
             state.durable_names.insert(name, state.files.len());
@@ -190,6 +196,13 @@ impl Disk {
 
     pub(crate) fn failures(&self) -> u64 {
         self.state().failures
+    }
+
+    /// Syncs that were asked for although one had failed, since this was last asked.
+    pub(crate) fn take_syncs_after_failure(&self) -> Vec<String> {
+        let mut state = self.state();
+        state.sync_failed = false;
+        std::mem::take(&mut state.syncs_after_failure)
     }
 
     pub(crate) fn heal(&self) {
@@ -354,7 +367,11 @@ impl State {
 
     fn sync(&mut self, file: usize, and_folder: bool) -> Result<(), i32> {
         let name = self.name_of(file);
+        if self.sync_failed {
+            self.syncs_after_failure.push(format!("{name} at {}", self.operations.len() + 1));
+        }
         let Verdict::Done = self.begin(Io::Sync, &name) else {
+            self.sync_failed = true;
             if self.fault() == Some(Fault::EioLosingPages) {
                 self.files[file].stored.forget_unsynced();
             }

@@ -109,9 +109,11 @@ impl Stored {
         let mut lengths = vec![now.len()];
         let mut versions: BTreeMap<usize, Vec<Sector>> = BTreeMap::new();
         for change in &self.unsynced {
+            // Cutting a file writes no sector: it is cut as a whole, or not. (With sectors of a log zeroed one by one
+            // the test found a state that no file system leaves: half a log over a database that had all of it.)
             let touched = match &change.kind {
                 Kind::Write { at, bytes } => sectors(*at, at + bytes.len()),
-                Kind::Truncate { length } => sectors(*length, now.len()),
+                Kind::Truncate { .. } => 0..0,
             };
             for sector in touched.clone() {
                 versions.entry(sector).or_insert_with(|| vec![sector_of(&now, sector)]);

@@ -10,11 +10,8 @@ mod disk;
 #[cfg(feature = "duroxide")]
 #[path = "../engine_support/mod.rs"]
 mod engine_support;
-mod numbers;
-#[cfg(feature = "duroxide")]
-mod orders;
-#[cfg(feature = "duroxide")]
-mod picture;
+#[path = "../loads/mod.rs"]
+mod loads;
 mod trial;
 
 /// The same cuts for every load.
@@ -24,20 +21,21 @@ macro_rules! cuts {
             use forebay::Durability;
 
             use crate::disk::Lies;
-            use crate::trial::{Setting, assert_none, cut_at_random, cut_everywhere, cuts};
+            use crate::loads::assert_none;
+            use crate::trial::{Setting, cut_at_random, cut_everywhere, cuts};
 
             const NAME: &str = stringify!($module);
 
             #[test]
             fn everywhere_at_full() {
                 let setting = Setting::honest(Durability::Full);
-                assert_none(&cut_everywhere(&format!("{NAME}, full"), $load, setting, 1));
+                assert_none(&cut_everywhere(&format!("{NAME}, full"), $load, setting));
             }
 
             #[test]
             fn everywhere_at_normal() {
                 let setting = Setting::honest(Durability::Normal);
-                assert_none(&cut_everywhere(&format!("{NAME}, normal"), $load, setting, 1));
+                assert_none(&cut_everywhere(&format!("{NAME}, normal"), $load, setting));
             }
 
             #[test]
@@ -81,5 +79,5 @@ macro_rules! cuts {
 }
 
 #[cfg(feature = "duroxide")]
-cuts!(engine, crate::orders::Orders);
-cuts!(writer, crate::numbers::Numbered);
+cuts!(engine, crate::loads::orders::Orders);
+cuts!(writer, crate::loads::numbers::Numbered);

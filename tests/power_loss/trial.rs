@@ -1,108 +1,18 @@
 //! Cutting the power: a load is run on a simulated disk, the power goes at a chosen I/O operation, and what the
 //! disk kept is opened and looked at.
 //!
-//! A load notes every state its database goes through, and up to which of them it was acknowledged. What is
-//! found afterwards must be one of those states, whole: then nothing is half there and there is no hole. And
-//! it must not be older than the durability promises: at `Full` than the last acknowledged state (attempt
-//! counts that shared their batch with nothing else aside), at `Normal` than the last clean close.
-use std::fmt::Debug;
+//! What is found must not be older than the durability promises: at `Full` than the last acknowledged state
+//! (attempt counts that shared their batch with nothing else aside), at `Normal` than the last clean close.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use forebay::Durability;
 
 use crate::disk::random::Random;
-use crate::disk::{Disk, Image, Lies, Survival};
-
-/// Small enough that the log passes it every few batches, so checkpoints and restarts of the log happen
-/// while the engine is busy.
-pub(crate) const WAL_BYTES_MAX: u64 = 96 << 10;
-
-/// A trial that takes longer hangs.
-const TRIAL_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Overridden by `FOREBAY_SEED`.
-const SEED: u64 = 0x0F0E_BA1D;
-
-/// What a load looks like from outside, and everything it went through.
-pub(crate) struct Record<P> {
-    states: Vec<State<P>>,
-    acknowledged: usize,
-    closed: usize,
-    /// Why it did not go on to its end.
-    pub(crate) stopped: Option<String>,
-}
-
-struct State<P> {
-    picture: P,
-    /// Whether coming to it has to survive a power loss at `Full`.
-    matters: bool,
-}
-
-impl<P> Record<P> {
-    pub(crate) fn new(before: P) -> Self {
-        let states = vec![State { picture: before, matters: false }];
-        Self { states, acknowledged: 0, closed: 0, stopped: None }
-    }
-
-    /// The state to come, if what is about to be submitted works.
-    pub(crate) fn submit(&mut self, picture: P, matters: bool) {
-        self.states.push(State { picture, matters });
-    }
-
-    /// What was submitted was answered with success.
-    pub(crate) fn acknowledge(&mut self) {
-        self.acknowledged = self.states.len() - 1;
-    }
-
-    /// Closing was answered with success.
-    pub(crate) fn close(&mut self) {
-        self.acknowledge();
-        self.closed = self.acknowledged;
-    }
-
-    /// The oldest state that may be found.
-    fn oldest(&self, promised: Durability) -> usize {
-        let up_to_now = &self.states[..=self.acknowledged];
-        match promised {
-            Durability::Full => {
-                up_to_now.iter().rposition(|state| state.matters).unwrap_or(0).max(self.closed)
-            }
-            Durability::Normal => self.closed,
-        }
-    }
-}
-
-impl<P: PartialEq + Debug> Record<P> {
-    fn judge(&self, found: &P, promised: Durability) -> Result<(), String> {
-        let oldest = self.oldest(promised);
-        if self.states[oldest..].iter().any(|state| state.picture == *found) {
-            return Ok(());
-        }
-        if let Some(older) = self.states[..oldest].iter().rposition(|state| state.picture == *found) {
-            return Err(format!("LOST: found state {older}, state {oldest} was acknowledged"));
-        }
-        let expected = &self.states[oldest].picture;
-        Err(format!("HALF OR HOLE: no state looks like this: {found:#?}\nthe oldest allowed: {expected:#?}"))
-    }
-}
-
-/// Something to run on a disk.
-pub(crate) trait Load: Send + Sync + 'static {
-    type Picture: PartialEq + Debug;
-
-    /// Runs until the end, or until the first error.
-    fn run(&self, disk: &Disk, durability: Durability) -> Record<Self::Picture>;
-
-    /// Opens what is on the disk, checks that it is sound, and tells what it looks like.
-    fn look(&self, disk: &Disk, durability: Durability) -> Result<Self::Picture, String>;
-
-    /// Opens and closes, as far as that goes.
-    fn touch(&self, disk: &Disk, durability: Durability);
-}
+use crate::disk::{Disk, Image, Io, Lies, Survival};
+use crate::loads::manner::OnError;
+use crate::loads::{Load, cores, seed, undisturbed};
 
 /// What is tried, and by which promise it is judged.
 #[derive(Clone, Copy)]
@@ -126,44 +36,43 @@ struct Trial {
     again: Option<(u64, Survival)>,
 }
 
-pub(crate) fn seed() -> u64 {
-    std::env::var("FOREBAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED)
-}
-
 /// The number of random cuts: `FOREBAY_CUTS`, or else `default`.
 pub(crate) fn cuts(default: usize) -> usize {
     std::env::var("FOREBAY_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(default)
 }
 
-/// The number of I/O operations of a load nobody disturbs.
-pub(crate) fn operations<L: Load>(load: &L, setting: Setting) -> u64 {
+/// The I/O operations of a load that nobody disturbs.
+fn trace<L: Load>(load: &L, setting: Setting) -> Vec<Io> {
     let disk = Disk::new();
     disk.lie(setting.lies);
-    let record = load.run(&disk, setting.durability);
-    assert_eq!(record.stopped, None, "undisturbed, the load runs to its end");
-    let operations = disk.operations();
-    let found = load.look(&disk, setting.durability).expect("undisturbed, the file is sound");
-    record.judge(&found, setting.durability).expect("undisturbed, everything is there");
-    operations
+    let operations = undisturbed(load, &disk, setting.durability);
+    disk.trace().into_iter().take(operations as usize).map(|(io, _)| io).collect()
 }
 
-/// Cuts at every I/O operation, with nothing surviving, everything, and some of what was not synced.
-pub(crate) fn cut_everywhere<L: Load>(name: &str, load: L, setting: Setting, scattered: u64) -> Vec<String> {
+/// Cuts at every I/O operation, and looks at what differs from the cut before: all disks of a cut that comes
+/// before a sync, some when something has just been written, one when nothing has happened to the disk.
+pub(crate) fn cut_everywhere<L: Load>(name: &str, load: L, setting: Setting) -> Vec<String> {
     let seed = seed();
-    let operations = operations(&load, setting);
-    let trial = |cut: u64| {
+    let trial = |(before, io): (usize, &Io)| {
+        let cut = before as u64 + 1;
         let mut random = Random::new(seed ^ (cut << 16));
-        let mut survivals = vec![(Survival::Nothing, 0), (Survival::Everything, 0)];
-        survivals.extend((0..scattered).map(|_| (some_survival(&mut random, cut), random.next())));
+        let mut survivals = vec![(Survival::Everything, 0)];
+        if !matches!(io, Io::Read | Io::Open) {
+            survivals.push((some_survival(&mut random, cut), random.next()));
+        }
+        if *io == Io::Sync {
+            survivals.push((Survival::Nothing, 0));
+        }
         Trial { cut, survivals, again: None }
     };
-    judge_all(name, load, setting, seed, (1..=operations).map(trial).collect())
+    let trials = trace(&load, setting).iter().enumerate().map(trial).collect();
+    judge_all(name, load, setting, seed, trials)
 }
 
 /// Cuts at random, half of them followed by a second one during recovery.
 pub(crate) fn cut_at_random<L: Load>(name: &str, load: L, setting: Setting, cuts: usize) -> Vec<String> {
     let seed = seed();
-    let operations = operations(&load, setting);
+    let operations = trace(&load, setting).len() as u64;
     let trial = |no: usize| {
         let mut random = Random::new(seed ^ ((no as u64) << 20) ^ 0xCC);
         let cut = 1 + random.next() % operations;
@@ -185,33 +94,13 @@ fn some_survival(random: &mut Random, cut: u64) -> Survival {
     }
 }
 
-/// Runs the trials on all cores; returns what was wrong.
+/// Runs the trials; returns what was wrong.
 fn judge_all<L: Load>(name: &str, load: L, setting: Setting, seed: u64, trials: Vec<Trial>) -> Vec<String> {
-    let began = Instant::now();
-    let (count, next) = (trials.len(), AtomicUsize::new(0));
-    let work = Arc::new((load, trials, next));
-    let (sender, results) = mpsc::channel();
-    for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-        let (work, sender) = (Arc::clone(&work), sender.clone());
-        thread::spawn(move || {
-            let (load, trials, next) = &*work;
-            while let Some(trial) = trials.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if sender.send(judge(load, setting, trial)).is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    drop(sender);
+    let (began, count) = (Instant::now(), trials.len());
     let (mut images, mut wrong) = (0, Vec::new());
-    for done in 0..count {
-        match results.recv_timeout(TRIAL_PATIENCE) {
-            Ok(found) => {
-                images += found.0;
-                wrong.extend(found.1);
-            }
-            Err(error) => panic!("{name}: a trial hangs or panicked after {done} of {count}: {error}"),
-        }
+    for (of_trial, what) in cores::run(name, trials, move |trial| judge(&load, setting, trial)) {
+        images += of_trial;
+        wrong.extend(what);
     }
     println!(
         "{name}: {count} cuts, {images} disks, {} wrong, seed {seed}, {:.1} s",
@@ -226,7 +115,7 @@ fn judge<L: Load>(load: &L, setting: Setting, trial: &Trial) -> (usize, Vec<Stri
     let disk = Disk::new();
     disk.lie(setting.lies);
     disk.cut_at(trial.cut);
-    let record = load.run(&disk, setting.durability);
+    let record = load.run(&disk, setting.durability, OnError::Stop);
     let mut wrong = Vec::new();
     let mut seen: Vec<Image> = Vec::new();
     for (survival, seed) in &trial.survivals {
@@ -241,7 +130,7 @@ fn judge<L: Load>(load: &L, setting: Setting, trial: &Trial) -> (usize, Vec<Stri
         let disk = Disk::with(image);
         let found = catch_unwind(AssertUnwindSafe(|| load.look(&disk, setting.durability)));
         let found = found.unwrap_or_else(|_panic| Err("what is found cannot be looked at".into()));
-        if let Err(what) = found.and_then(|found| record.judge(&found, setting.promised)) {
+        if let Err(what) = found.and_then(|found| record.judge_after_power_loss(&found, setting.promised)) {
             let (cut, again) = (trial.cut, trial.again);
             let stopped = &record.stopped;
             wrong.push(format!("cut {cut}, {survival:?}, seed {seed}, {again:?}, {stopped:?}: {what}"));
@@ -264,10 +153,4 @@ fn cut_recovery<L: Load>(
     disk.cut_at(operation);
     load.touch(&disk, setting.durability);
     disk.survivor(survival, seed)
-}
-
-/// Shows the first few.
-pub(crate) fn assert_none(wrong: &[String]) {
-    let shown: Vec<&str> = wrong.iter().take(3).map(String::as_str).collect();
-    assert!(wrong.is_empty(), "{} wrong, the first of them:\n{}", wrong.len(), shown.join("\n"));
 }

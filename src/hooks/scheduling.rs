@@ -1,0 +1,89 @@
+//! The scheduling state, put together as the engine does it, without rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duroxide::providers::TagFilter;
+
+use crate::queue::{
+    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Now, Parked, Schedule, Standing, Turns,
+    VISIBLE, Work, WorkEntry, WorkId,
+};
+
+const NOW: Now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_000 };
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Both queues, their leases, and the fetches that wait.
+#[derive(Default)]
+pub struct Scheduling {
+    turns: Turns,
+    turn_leases: Leases<InstanceNo>,
+    work: Work,
+    work_leases: Leases<WorkId>,
+    parked: Parked<()>,
+    next: u64,
+}
+
+impl Scheduling {
+    fn next(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// A start comes in for an instance that has no rows.
+    pub fn push_turn(&mut self, instance: &str) {
+        let id = self.next().cast_signed();
+        let no = self.turns.instance(instance);
+        self.turns.set_standing(no, Standing::Absent);
+        let message = Message { visible_at_ms: VISIBLE, attempt: 0, kind: MessageKind::Start, body: None };
+        self.turns.push(no, id, message, NOW);
+    }
+
+    /// A fetch waits, is matched with the oldest instance, and its lease ends.
+    pub fn run_turn(&mut self) -> bool {
+        let Some(fetch) = self.park() else { return false };
+        let Some(no) = self.turns.pick(|_pinned| true) else { return false };
+        self.parked.take(fetch);
+        let lease: LeaseNo = self.next();
+        let messages = self.turns.lease(no, lease);
+        self.turn_leases.grant(lease, DEADLINE, no);
+        let ended = self.turn_leases.end(lease);
+        self.turns.release(no);
+        ended.is_some() && !messages.is_empty()
+    }
+
+    /// An activity comes in.
+    pub fn push_work(&mut self, instance: &Arc<str>) {
+        let id = self.next();
+        let item = WorkEntry {
+            instance: Arc::clone(instance),
+            execution: 1,
+            activity: id,
+            session: None,
+            tag: None,
+            schedule: Schedule { visible_at_ms: VISIBLE, attempt: 0 },
+            lease: None,
+            body: None,
+        };
+        self.work.push(id.cast_signed(), item, NOW);
+    }
+
+    /// A fetch waits, is matched with the oldest activity, and its lease ends.
+    pub fn run_work(&mut self) -> bool {
+        let Some(fetch) = self.park() else { return false };
+        let Some(id) = self.work.pick(None, &TagFilter::DefaultOnly) else { return false };
+        self.parked.take(fetch);
+        let lease: LeaseNo = self.next();
+        self.work.lease(id, lease, None, NOW);
+        self.work_leases.grant(lease, DEADLINE, id);
+        self.work_leases.end(lease);
+        self.work.remove(id).is_some()
+    }
+
+    /// Parks a fetch and gives the one that has waited longest.
+    fn park(&mut self) -> Option<FetchNo> {
+        let no: FetchNo = self.next();
+        self.parked.park(no, DEADLINE, ());
+        self.parked.next_after(None).map(|(no, ())| no)
+    }
+}

@@ -1,0 +1,122 @@
+//! Records are sealed with a checksum; the columns beside them are not. What damage to those would make of an
+//! intact record is an error as well, where it can be told. Found by `fuzz/` (mutated_file).
+
+#![cfg(feature = "duroxide")]
+
+mod engine_support;
+
+use std::time::Duration;
+
+use duroxide::EventKind;
+use duroxide::providers::{Provider, TagFilter};
+use engine_support::{
+    LOCK, Place, Turn, activity, assert_says, begin, bounded, enqueue, enqueue_work, event, fetch, heard,
+    raised, start, started_event,
+};
+use forebay::{Error, Options};
+
+/// Runs a statement on the rows of a database that is not open otherwise.
+fn damage(place: &Place, sql: &str) {
+    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+    assert_eq!(connection.execute(sql, []).expect(sql), 1, "{sql}");
+}
+
+/// The first version added and subtracted what it read, and overflowed; with numbers that did not, it gave
+/// events under ids that were not asked for.
+#[tokio::test]
+async fn a_history_row_whose_numbers_are_not_those_of_its_events_is_an_error() {
+    for (first, last) in [(1, 1), (1, 3), (2, 3), (-1, 2), (1, i64::MAX), (i64::MIN, i64::MAX)] {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        let turn = Turn::of(1, vec![started_event("a", 1), heard("a", 2, "x")]);
+        begin(&forebay, "a", Turn { metadata: Turn::first("a").metadata, ..turn }).await;
+        enqueue(&forebay, raised("a", "bell")).await;
+        forebay.close().expect("it closes");
+        damage(&place, &format!("UPDATE history SET first_event = {first}, last_event = {last}"));
+
+        let forebay = place.open(Options::default());
+        let error = bounded(forebay.read("a")).await.expect_err("not those events");
+        assert!(error.message.contains("instance a"), "{error}");
+        let turn = fetch(&forebay).await.expect("the turn comes");
+        assert!(turn.item.history_error.is_some(), "{first}..={last}: {:?}", turn.item);
+        assert!(turn.item.history.is_empty());
+        forebay.close().expect("it closes");
+    }
+}
+
+/// The first version gave the message to the instance that the row named.
+#[tokio::test]
+async fn a_message_is_not_delivered_to_another_instance_than_it_was_sent_to() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    begin(&forebay, "a", Turn::first("a")).await;
+    begin(&forebay, "b", Turn::first("b")).await;
+    enqueue(&forebay, raised("a", "bell")).await;
+    forebay.close().expect("it closes");
+    damage(&place, "UPDATE messages SET instance = 'b'");
+
+    let forebay = place.open(Options::default());
+    let turn = fetch(&forebay).await.expect("the turn comes");
+    assert_eq!(turn.item.instance, "b");
+    assert!(turn.item.messages.is_empty(), "{:?}", turn.item.messages);
+    let error = turn.item.history_error.expect("and says why");
+    assert!(error.contains("belongs to another row"), "{error}");
+    forebay.close().expect("it closes");
+}
+
+/// The first version gave whatever decoded to a worker.
+#[tokio::test]
+async fn a_worker_is_given_activities_and_nothing_else() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    enqueue(&forebay, start("a")).await;
+    enqueue_work(&forebay, activity("a", 2)).await;
+    forebay.close().expect("it closes");
+    damage(&place, "UPDATE work SET record = (SELECT record FROM messages)");
+
+    let forebay = place.open(Options::default());
+    let fetched = bounded(forebay.fetch_work_item(LOCK, Duration::ZERO, None, &TagFilter::Any)).await;
+    let error = fetched.expect_err("a start is no activity");
+    assert!(error.message.contains("work row 1"), "{error}");
+    forebay.close().expect("it closes");
+}
+
+/// The first version counted past the last row id that there is, and panicked on opening (or, without overflow
+/// checks, gave the lowest one to the next item).
+#[tokio::test]
+async fn a_queue_with_the_last_row_id_in_it_is_refused() {
+    for table in ["messages", "work"] {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        enqueue(&forebay, start("a")).await;
+        enqueue_work(&forebay, activity("a", 2)).await;
+        forebay.close().expect("it closes");
+        damage(&place, &format!("UPDATE {table} SET id = {}", i64::MAX));
+        let error = Options::default().open(place.path()).expect_err("no id is left");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+        assert_says(&error, &[table]);
+        damage(&place, &format!("UPDATE {table} SET id = {}", i64::MAX - 9));
+        let forebay = place.open(Options::default());
+        assert!(fetch(&forebay).await.is_some());
+        forebay.close().expect("it closes");
+    }
+}
+
+/// The first version stored them as negative numbers, before all others, and read the history in that order.
+#[tokio::test]
+async fn an_event_id_that_sqlite_would_sort_before_the_first_is_refused() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    let kind = || EventKind::KeyValuesCleared;
+    for ids in [&[1 << 63][..], &[1, u64::MAX], &[u64::MAX, u64::MAX]] {
+        let events = ids.iter().map(|id| event("a", 1, *id, kind())).collect();
+        let error = bounded(forebay.append_with_execution("a", 1, events)).await.expect_err("too high");
+        assert!(!error.is_retryable() && error.message.contains("event id"), "{error}");
+    }
+    let highest = i64::MAX.cast_unsigned();
+    let events = [1, highest].map(|id| event("a", 1, id, kind())).into();
+    bounded(forebay.append_with_execution("a", 1, events)).await.expect("the highest is taken");
+    let read = bounded(forebay.read_with_execution("a", 1)).await.expect("it is read");
+    assert_eq!(read.iter().map(|event| event.event_id).collect::<Vec<_>>(), [1, highest]);
+    forebay.close().expect("it closes");
+}
