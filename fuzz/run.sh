@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VERSION=0.13.2
-TARGETS="decode round_trip mutated_file"
+TARGETS="decode round_trip operations mutated_file"
 
 which=${1:?"usage: fuzz/run.sh TARGET|all [SECONDS [OPTION...]]; targets: $TARGETS"}
 seconds=${2:-60}

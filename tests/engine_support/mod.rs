@@ -154,7 +154,7 @@ pub(crate) fn heard(instance: &str, id: u64, data: &str) -> Event {
 }
 
 /// What a turn writes. `Turn::first` is the turn that makes an instance.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Turn {
     pub(crate) execution: u64,
     pub(crate) history: Vec<Event>,

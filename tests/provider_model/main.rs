@@ -1,0 +1,44 @@
+//! The provider against a model: random sequences of its methods, moved clocks, dropped futures and reopening
+//! included; after every step the answers agree, and in the end everything that can be read and taken does.
+//! And the same from several threads at once, where some order of the calls has to explain the answers.
+//!
+//! `PROPTEST_CASES=20000 cargo test --release --test provider_model -- --nocapture` for more.
+#![cfg(feature = "duroxide")]
+
+mod answer;
+mod concurrent;
+mod engine;
+#[path = "../engine_support/mod.rs"]
+mod engine_support;
+mod model;
+mod op;
+mod pair;
+mod planned;
+
+use engine::Engine;
+use proptest::prelude::*;
+
+/// Everything is read after every step, so a case is a thousand calls: fewer of them unless more are asked for.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(64), failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn in_memory(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        pair::run(Engine::in_memory(), &bytes);
+    }
+
+    #[test]
+    fn from_several_threads(bytes in proptest::collection::vec(any::<u8>(), 30)) {
+        concurrent::check(&bytes);
+    }
+
+    #[test]
+    fn on_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        pair::run(Engine::on_a_file(), &bytes);
+    }
+}
