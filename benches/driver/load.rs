@@ -70,8 +70,10 @@ pub(crate) async fn run(store: &dyn Store, load: &Load) -> Result<Outcome, Probl
 }
 
 async fn keep_one_in_flight(client: Arc<Client>, observer: Arc<Observer>, slot: usize) {
+    // A file may have been measured before: an instance by the same name would be finished already.
+    let process = std::process::id();
     for round in 0_u64.. {
-        let instance = format!("load-{slot}-{round}");
+        let instance = format!("load-{process}-{slot}-{round}");
         let ended = observer.follow(&instance);
         let submit = || client.start_orchestration(&instance, flows::FAN_OUT, flows::fan_out_input());
         while submit().await.is_err() {

@@ -1,5 +1,7 @@
 //! Arbitrary sequences of the provider's methods, against the model of `tests/provider_model/`.
 #![no_main]
+// The part of the test from several threads stays unused here.
+#![allow(dead_code)]
 
 #[path = "../../tests/provider_model/answer.rs"]
 mod answer;
