@@ -170,9 +170,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(&Options::default())
+    }
+
+    fn with(options: &Options) -> Self {
         let store = Sum::default();
         let committed = Arc::clone(&store.committed);
-        let buffer = Buffer::start("test-writer", &Options::default(), Arc::default(), store).unwrap();
+        let buffer = Buffer::start("test-writer", options, Arc::default(), store).unwrap();
         Self { buffer, committed }
     }
 
@@ -203,6 +207,37 @@ fn answer(pending: Pending<u32>) -> Result<u32, Error> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(pollster::block_on(pending)));
     receiver.recv_timeout(PATIENCE).expect("every submission is answered")
+}
+
+#[test]
+fn a_large_operation_takes_the_room_of_several_and_never_more_than_there_is() {
+    let bench = Bench::with(&Options::default().buffer_ops_max(4));
+    for (bytes, fit_beside_it) in [(0, 3), (PERMIT_BYTES - 1, 3), (PERMIT_BYTES, 2), (2 * PERMIT_BYTES, 1)] {
+        let (hold, waiting) = bench.hold();
+        let mut pending = vec![bench.buffer.try_submit(Op::Add(1), bytes).expect("the buffer is empty")];
+        for _ in 0..fit_beside_it {
+            pending.push(bench.buffer.try_submit(Op::Add(1), 0).expect("there is room"));
+        }
+        let full = bench.buffer.try_submit(Op::Add(1), 0);
+        assert!(matches!(full, Err(Error::Full)), "{bytes} bytes");
+        drop(hold);
+        for pending in pending {
+            answer(pending).unwrap();
+        }
+        answer(waiting).unwrap();
+    }
+    // Or it would wait for ever.
+    answer(bench.buffer.try_submit(Op::Add(1), 1000 * PERMIT_BYTES).expect("alone it fits")).unwrap();
+}
+
+#[test]
+fn a_nudge_makes_the_writer_look_at_its_store_again() {
+    let bench = Bench::new();
+    let parked = bench.submit(Op::Park);
+    answer(bench.submit(Op::Break(Phase::Tick, Fault::Panic))).unwrap();
+    assert!(bench.buffer.refusal().is_none(), "it waits");
+    bench.buffer.nudge();
+    assert!(matches!(answer(parked), Err(Error::Failed { .. })), "it looked");
 }
 
 #[test]
