@@ -139,17 +139,15 @@ impl<S: Store> Writer<S> {
 
     /// Certain that nothing happened: say so to everyone in the batch, and go on if the store can.
     fn roll_back(&mut self, error: Error) -> Result<(), Error> {
-        let rolled_back = self.store.rollback();
-        if let Err(CommitError::Unknown(error)) = rolled_back {
-            return Err(error);
-        }
+        let cannot_go_on = match self.store.rollback() {
+            Ok(()) => None,
+            Err(CommitError::RolledBack(error)) => Some(error),
+            Err(CommitError::Unknown(error)) => return Err(error),
+        };
         let error = Error::RolledBack { source: cause_of(&error) };
         tracing::warn!(%error, operations = self.replies.len(), "batch rolled back");
         self.replies.deliver_error(&error);
-        match rolled_back {
-            Err(CommitError::RolledBack(error) | CommitError::Unknown(error)) => Err(error),
-            Ok(()) => Ok(()),
-        }
+        cannot_go_on.map_or(Ok(()), Err)
     }
 
     fn close(mut self) {

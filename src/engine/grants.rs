@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
-use super::queued::{self, MessageRow};
+use super::queued;
 use super::returns::{LeaseGuard, Return};
 use super::rows::{self, SqlResult};
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
@@ -166,9 +166,8 @@ impl Engine {
         if let Some(body) = message.body.take() {
             return Ok(GrantBody::Item(body.into_item()));
         }
-        let staged = self.message_changes.inserted(id).map(|row: &MessageRow| row.record.clone());
-        let record = match staged {
-            Some(record) => record,
+        let record = match self.message_changes.inserted(id) {
+            Some(staged) => staged.record.clone(),
             None => queued::message_record(self.connection.connection(), id)?,
         };
         Ok(GrantBody::Record { row: id, record })

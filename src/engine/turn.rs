@@ -82,7 +82,11 @@ impl Engine {
             now_ms,
         };
         let is_known = row.has_execution && ack.execution == row.execution;
-        let complete = !is_known && !rows::has_history(connection, row.key, ack.execution)?;
+        let complete = !is_known
+            && match row.last_event_of(ack.execution) {
+                Some(last) => last == 0,
+                None => !rows::has_history(connection, row.key, ack.execution)?,
+            };
         if is_known || !rows::insert_execution(connection, &change)? {
             rows::update_execution(connection, &change)?;
         }
@@ -178,7 +182,7 @@ fn check_events(
     execution: u64,
     runs: &[Arc<Run>],
 ) -> Result<(), Stop> {
-    let last_event = row.last_event.filter(|_| execution == row.execution);
+    let last_event = row.last_event_of(execution);
     for run in runs {
         if last_event.is_some_and(|last| run.first_event > last) {
             continue;

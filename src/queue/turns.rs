@@ -57,6 +57,13 @@ pub(crate) struct InstanceRow {
     pub(crate) last_event: Option<u64>,
 }
 
+impl InstanceRow {
+    /// The last event stored of an execution; 0 if it has none, `None` if nobody has looked.
+    pub(crate) fn last_event_of(&self, execution: u64) -> Option<u64> {
+        self.last_event.filter(|_| execution == self.execution)
+    }
+}
+
 /// What is known of the rows of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Standing {
