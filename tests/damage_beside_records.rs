@@ -120,3 +120,36 @@ async fn an_event_id_that_sqlite_would_sort_before_the_first_is_refused() {
     assert_eq!(read.iter().map(|event| event.event_id).collect::<Vec<_>>(), [1, highest]);
     forebay.close().expect("it closes");
 }
+
+/// The first version added up what the rows said, and the writer panicked where that overflowed.
+#[tokio::test]
+async fn instances_with_impossible_numbers_of_events_are_counted_and_deleted() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    let ids = ["a", "b", "c", "d"];
+    for id in ids {
+        begin(&forebay, id, Turn::first(id)).await;
+    }
+    forebay.close().expect("it closes");
+    let numbers = [(i64::MIN, i64::MAX), (-5, i64::MAX), (1, i64::MAX), (9, -9)];
+    for (key, (first, last)) in (1..).zip(numbers) {
+        damage(
+            &place,
+            &format!("UPDATE history SET first_event = {first}, last_event = {last} WHERE instance = {key}"),
+        );
+    }
+
+    let forebay = place.open(Options::default());
+    let admin = forebay.as_management_capability().expect("it has one");
+    let metrics = bounded(admin.get_system_metrics()).await.expect("it counts");
+    assert_eq!(metrics.total_instances, 4);
+    for id in ids {
+        bounded(admin.get_execution_info(id, 1)).await.expect("it counts");
+        // The one whose first event is needed says that it is not the one that was asked for.
+        assert_eq!(bounded(forebay.get_instance_stats(id)).await.is_err(), id == "c");
+    }
+    let ids = ids.map(str::to_owned);
+    let deleted = bounded(admin.delete_instances_atomic(&ids, true)).await.expect("they are deleted");
+    assert_eq!(deleted.instances_deleted, 4);
+    forebay.close().expect("it closes");
+}

@@ -64,7 +64,7 @@ impl Engine {
             let removed = rows::delete_instance(connection, row.key)?;
             result.instances_deleted += u64::from(row.name.is_some());
             result.executions_deleted += removed.executions;
-            result.events_deleted += removed.events;
+            result.events_deleted = result.events_deleted.saturating_add(removed.events);
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Engine {
         for execution in prunable {
             let removed = rows::delete_execution(connection, row.key, execution)?;
             result.executions_deleted += removed.executions;
-            result.events_deleted += removed.events;
+            result.events_deleted = result.events_deleted.saturating_add(removed.events);
         }
         Ok(result)
     }
@@ -123,7 +123,7 @@ impl Engine {
             let one = self.prune(&id, options)?;
             total.instances_processed += one.instances_processed;
             total.executions_deleted += one.executions_deleted;
-            total.events_deleted += one.events_deleted;
+            total.events_deleted = total.events_deleted.saturating_add(one.events_deleted);
         }
         Ok(total)
     }

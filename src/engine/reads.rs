@@ -8,7 +8,7 @@ use duroxide::providers::{ExecutionInfo, InstanceInfo, SystemMetrics};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::op::Run;
-use super::rows::{self, KV_CLEARED, KV_SET, SqlResult};
+use super::rows::{self, EVENT_COUNT, KV_CLEARED, KV_SET, SqlResult};
 
 /// The latest execution of an instance; 1 for an instance nobody has heard of.
 pub(crate) fn latest_execution(connection: &Connection, id: &str) -> SqlResult<u64> {
@@ -103,9 +103,11 @@ pub(crate) fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Opt
     let transaction = connection.unchecked_transaction_if_idle()?;
     let Some(row) = rows::instance(connection, id)?.filter(|row| row.name.is_some()) else { return Ok(None) };
     let of = params![row.key, row.execution.cast_signed()];
-    let sql = "SELECT coalesce(sum(last_event - first_event + 1), 0), coalesce(sum(length(record)), 0)
-               FROM history WHERE instance = ?1 AND execution = ?2";
-    let (events, history_bytes) = connection.prepare_cached(sql)?.query_row(of, two_counts)?;
+    let sql = format!(
+        "SELECT {EVENT_COUNT}, coalesce(sum(length(record)), 0)
+         FROM history WHERE instance = ?1 AND execution = ?2"
+    );
+    let (events, history_bytes) = connection.prepare_cached(&sql)?.query_row(of, two_counts)?;
     let sql = "SELECT first_event, last_event, record FROM history
                WHERE instance = ?1 AND execution = ?2 AND first_event = 1";
     let first = connection
@@ -208,13 +210,13 @@ pub(crate) fn execution_info(
     id: &str,
     execution: u64,
 ) -> SqlResult<Option<ExecutionInfo>> {
-    let mut statement = connection.prepare_cached(
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT e.status, e.output, e.started_at_ms, e.completed_at_ms,
-                (SELECT coalesce(sum(h.last_event - h.first_event + 1), 0) FROM history h
+                (SELECT {EVENT_COUNT} FROM history h
                  WHERE h.instance = e.instance AND h.execution = e.execution)
          FROM instances i JOIN executions e ON e.instance = i.key
          WHERE i.id = ?1 AND e.execution = ?2",
-    )?;
+    ))?;
     let read = |row: &Row<'_>| {
         Ok(ExecutionInfo {
             execution_id: execution,
@@ -246,9 +248,9 @@ pub(crate) fn system_metrics(connection: &Connection) -> SqlResult<SystemMetrics
             ..SystemMetrics::default()
         })
     })?;
-    let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
     metrics.total_executions = count("SELECT count(*) FROM executions")?;
-    metrics.total_events = count("SELECT coalesce(sum(last_event - first_event + 1), 0) FROM history")?;
+    metrics.total_events = count(&format!("SELECT {EVENT_COUNT} FROM history"))?;
     drop(transaction);
     Ok(metrics)
 }

@@ -253,6 +253,10 @@ pub(crate) fn kv_base(connection: &Connection, instance: i64) -> SqlResult<HashM
     rows.collect()
 }
 
+/// Counts events by the numbers of their rows, which may be damaged: it neither overflows nor fails, so that a
+/// damaged instance can still be counted, listed and deleted.
+pub(super) const EVENT_COUNT: &str = "max(CAST(total(last_event - first_event + 1) AS INTEGER), 0)";
+
 /// What deleting an instance or an execution took away.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Removed {
@@ -261,8 +265,8 @@ pub(crate) struct Removed {
 }
 
 pub(crate) fn delete_instance(connection: &Connection, key: i64) -> SqlResult<Removed> {
-    let sql = "SELECT coalesce(sum(last_event - first_event + 1), 0) FROM history WHERE instance = ?1";
-    let events: i64 = connection.prepare_cached(sql)?.query_row([key], |row| row.get(0))?;
+    let sql = format!("SELECT {EVENT_COUNT} FROM history WHERE instance = ?1");
+    let events: i64 = connection.prepare_cached(&sql)?.query_row([key], |row| row.get(0))?;
     let mut changed = [0; 4];
     let statements = [
         "DELETE FROM executions WHERE instance = ?1",
@@ -278,9 +282,8 @@ pub(crate) fn delete_instance(connection: &Connection, key: i64) -> SqlResult<Re
 
 pub(crate) fn delete_execution(connection: &Connection, key: i64, execution: u64) -> SqlResult<Removed> {
     let of = params![key, execution.cast_signed()];
-    let sql = "SELECT coalesce(sum(last_event - first_event + 1), 0) FROM history
-               WHERE instance = ?1 AND execution = ?2";
-    let events: i64 = connection.prepare_cached(sql)?.query_row(of, |row| row.get(0))?;
+    let sql = format!("SELECT {EVENT_COUNT} FROM history WHERE instance = ?1 AND execution = ?2");
+    let events: i64 = connection.prepare_cached(&sql)?.query_row(of, |row| row.get(0))?;
     let sql = "DELETE FROM history WHERE instance = ?1 AND execution = ?2";
     connection.prepare_cached(sql)?.execute(of)?;
     let sql = "DELETE FROM executions WHERE instance = ?1 AND execution = ?2";
