@@ -10,6 +10,7 @@ mod owner;
 mod readers;
 mod registry;
 mod write;
+mod write_back;
 
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! The one connection that writes: its transaction, its durability, its checkpoints.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBehavior};
 
 use super::identity::Identity;
+use super::write_back::WriteBack;
 use super::{Location, set_pragma};
 use crate::buffer::{CommitError, Counters};
 use crate::error::Error;
@@ -24,9 +26,12 @@ pub(crate) enum Sync {
 /// How long the writer is idle before it moves the log into the database.
 const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_millis(500);
 
-/// How often the writer looks whether its file is still there while it is busy. It looks before every checkpoint
+/// How often the writer looks whether its files are still there and sound while it is busy. It looks before every checkpoint
 /// as well.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// At `Normal` the log is moved to the disk every so many bytes, while the writer goes on (see `write_back.rs`).
+const WRITE_BACK_BYTES: u64 = 4 << 20;
 
 /// Bytes of a frame in the log beyond its page.
 const FRAME_HEADER_BYTES: u64 = 24;
@@ -35,13 +40,15 @@ const FRAME_HEADER_BYTES: u64 = 24;
 pub(crate) struct WriteConnection {
     connection: Connection,
     counters: Arc<Counters>,
-    in_memory: bool,
+    /// `None` in memory mode.
+    path: Option<PathBuf>,
     durability: Durability,
     /// Whether SQLite's `synchronous` currently is what `durability` asks for.
     relaxed: bool,
     frame_bytes: u64,
     wal_bytes_max: u64,
     log: Log,
+    write_back: Option<WriteBack>,
     /// `None` in memory mode, and where it cannot be told.
     identity: Option<Identity>,
     looked: Duration,
@@ -53,6 +60,8 @@ struct Log {
     frames: u64,
     /// Frames at which the next checkpoint is due although the writer is busy.
     due_at_frames: u64,
+    /// Frames at which the log is moved to the disk again.
+    write_back_at_frames: u64,
     /// When the last commit was made; `None` once a checkpoint has followed it.
     last_commit: Option<Duration>,
 }
@@ -66,20 +75,26 @@ impl WriteConnection {
     ) -> Result<Self, Error> {
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let frame_bytes = page_bytes.cast_unsigned() + FRAME_HEADER_BYTES;
-        let log = Log { due_at_frames: options.wal_bytes_max / frame_bytes, ..Log::default() };
+        let log = Log {
+            due_at_frames: options.wal_bytes_max / frame_bytes,
+            write_back_at_frames: WRITE_BACK_BYTES / frame_bytes,
+            ..Log::default()
+        };
+        let path = match location {
+            Location::File(path) => Some(path.clone()),
+            Location::Memory => None,
+        };
         Ok(Self {
             connection,
             counters,
-            in_memory: *location == Location::Memory,
+            identity: path.as_deref().and_then(Identity::of),
+            path,
             durability: options.durability,
             relaxed: false,
             frame_bytes,
             wal_bytes_max: options.wal_bytes_max,
             log,
-            identity: match location {
-                Location::File(path) => Identity::of(path),
-                Location::Memory => None,
-            },
+            write_back: None,
             looked: Duration::ZERO,
         })
     }
@@ -114,8 +129,13 @@ impl WriteConnection {
         Ok(transaction)
     }
 
+    /// Whether a commit `AsPromised` waits for the disk.
+    pub(crate) fn syncs(&self) -> bool {
+        self.durability == Durability::Full && self.path.is_some()
+    }
+
     fn set_sync(&mut self, sync: Sync) -> Result<(), Error> {
-        let relax = sync == Sync::ProcessCrash && self.durability == Durability::Full && !self.in_memory;
+        let relax = sync == Sync::ProcessCrash && self.syncs();
         if relax != self.relaxed {
             let (value, reads_back_as) = if relax { ("NORMAL", "1") } else { ("FULL", "2") };
             set_pragma(&self.connection, "synchronous", value, reads_back_as)?;
@@ -132,7 +152,7 @@ impl WriteConnection {
         if now.saturating_sub(self.looked) >= LOOK_EVERY {
             self.looked = now;
             // This batch did not happen, but what was acknowledged since the last look is as good as gone.
-            self.check_identity().map_err(CommitError::Unknown)?;
+            self.check_files().map_err(CommitError::Unknown)?;
         }
         let committed =
             self.connection.prepare_cached("COMMIT").and_then(|mut statement| statement.execute([]));
@@ -146,7 +166,7 @@ impl WriteConnection {
             return Err(if certain { CommitError::RolledBack(error) } else { CommitError::Unknown(error) });
         }
         Counters::add(&self.counters.commits, 1);
-        if !self.in_memory {
+        if self.path.is_some() {
             self.measure_log();
             self.log.last_commit = Some(now);
         }
@@ -172,11 +192,12 @@ impl WriteConnection {
         let Some(last_commit) = self.log.last_commit else { return Ok(()) };
         let idle = now.saturating_sub(last_commit) >= IDLE_BEFORE_CHECKPOINT;
         if idle || self.log.frames >= self.log.due_at_frames {
-            self.check_identity()?;
+            self.check_files()?;
             let complete = self.checkpoint("PASSIVE")?;
             let step = self.wal_bytes_max / self.frame_bytes;
             // A reader held it up: not again before the log has grown by a quarter, or until it is idle.
             self.log.due_at_frames = if complete { step } else { self.log.frames + step / 4 };
+            self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;
             self.log.last_commit = if complete || idle { None } else { Some(last_commit) };
         }
         Ok(())
@@ -217,14 +238,23 @@ impl WriteConnection {
         let appended = super::pages_written(&self.connection);
         Counters::add(&self.counters.bytes_written, appended * self.frame_bytes);
         self.log.frames += appended;
+        if self.durability == Durability::Normal && self.log.frames >= self.log.write_back_at_frames {
+            self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;
+            if self.write_back.is_none() {
+                self.write_back = self.path.as_deref().and_then(WriteBack::start);
+            }
+            if let Some(write_back) = &self.write_back {
+                write_back.request();
+            }
+        }
     }
 
     /// Moves the whole log into the database and cuts it to nothing, as far as readers allow.
     pub(crate) fn close(&mut self) -> Result<(), Error> {
-        if self.in_memory {
+        if self.path.is_none() {
             return Ok(());
         }
-        if let Err(error) = self.check_identity() {
+        if let Err(error) = self.check_files() {
             // Closing would remove a log of this name, whosever it is by now.
             self.let_go();
             return Err(error);
@@ -232,8 +262,10 @@ impl WriteConnection {
         self.checkpoint("TRUNCATE").map(|_complete| ())
     }
 
-    fn check_identity(&self) -> Result<(), Error> {
-        self.identity.as_ref().map_or(Ok(()), Identity::check)
+    /// Whether the database still is the one that was opened, and nothing of its log was lost on the way.
+    fn check_files(&self) -> Result<(), Error> {
+        self.identity.as_ref().map_or(Ok(()), Identity::check)?;
+        self.write_back.as_ref().map_or(Ok(()), WriteBack::check)
     }
 
     /// Keeps SQLite from checkpointing when the connection is dropped: after a failure nothing may touch
