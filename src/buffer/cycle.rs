@@ -1,7 +1,8 @@
 //! The writer thread: collect → tick → apply → settle → commit → reply, for ever.
 //!
 //! Two triggers end a batch (operations, bytes), one optional delay holds it open, and there is one commit
-//! point and one reply point. It waits by deadline, never by sleeping and looking.
+//! point and one reply point. It waits by deadline, never by sleeping and looking. Where a store wants some
+//! operations to go ahead of the others, a batch passes that way twice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,19 +15,37 @@ use super::{Limits, Message, Submission};
 use crate::error::Error;
 use crate::sync::channel::{Receiver, RecvTimeoutError};
 
+/// See [`Store::goes_ahead`].
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Ahead,
+    Rest,
+}
+
 pub(super) struct Writer<S: Store> {
     store: S,
     receiver: Receiver<Message<S>>,
     shared: Arc<Shared>,
     limits: Limits,
     batch: Vec<Submission<S>>,
+    /// What goes ahead of `batch`; empty between two cycles.
+    ahead: Vec<Submission<S>>,
     replies: Replies<S::Reply>,
     closing: bool,
 }
 
 impl<S: Store> Writer<S> {
     pub(super) fn new(store: S, receiver: Receiver<Message<S>>, shared: Arc<Shared>, limits: Limits) -> Self {
-        Self { store, receiver, shared, limits, batch: Vec::new(), replies: Replies::new(), closing: false }
+        Self {
+            store,
+            receiver,
+            shared,
+            limits,
+            batch: Vec::new(),
+            ahead: Vec::new(),
+            replies: Replies::new(),
+            closing: false,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -49,7 +68,31 @@ impl<S: Store> Writer<S> {
         self.collect();
         self.count();
         self.store.tick(&mut self.replies);
-        let applied = self.apply().and_then(|()| self.store.settle(&mut self.replies));
+        if self.send_ahead() {
+            self.commit(Part::Ahead)?;
+        }
+        self.commit(Part::Rest)?;
+        self.store.maintain()?;
+        Ok(!self.closing)
+    }
+
+    /// Moves what goes ahead of the others out of the batch, if there are both.
+    fn send_ahead(&mut self) -> bool {
+        let goes_ahead = |submission: &Submission<S>| self.store.goes_ahead(&submission.op);
+        let count = self.batch.iter().filter(|submission| goes_ahead(submission)).count();
+        if count == 0 || count == self.batch.len() {
+            return false;
+        }
+        self.ahead.extend(self.batch.extract_if(.., |submission| goes_ahead(submission)));
+        true
+    }
+
+    /// From operations to answers, for one part of the batch.
+    fn commit(&mut self, part: Part) -> Result<(), Error> {
+        let applied = self.apply(part).and_then(|()| match part {
+            Part::Ahead => self.store.settle_ahead(&mut self.replies),
+            Part::Rest => self.store.settle(&mut self.replies),
+        });
         let committed = match applied {
             Ok(()) => self.store.commit(),
             Err(error) => Err(CommitError::RolledBack(error)),
@@ -62,8 +105,7 @@ impl<S: Store> Writer<S> {
             Err(CommitError::RolledBack(error)) => self.roll_back(error)?,
             Err(CommitError::Unknown(error)) => return Err(error),
         }
-        self.store.maintain()?;
-        Ok(!self.closing)
+        Ok(())
     }
 
     /// Blocks for the first submission or the store's next deadline, then takes what is there.
@@ -125,8 +167,11 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    fn apply(&mut self) -> Result<(), Error> {
-        let mut batch = self.batch.drain(..);
+    fn apply(&mut self, part: Part) -> Result<(), Error> {
+        let mut batch = match part {
+            Part::Ahead => self.ahead.drain(..),
+            Part::Rest => self.batch.drain(..),
+        };
         let result = batch.by_ref().try_for_each(|submission| {
             self.store.apply(submission.op, submission.responder, &mut self.replies)
         });

@@ -19,6 +19,10 @@ pub(crate) enum CommitError {
 /// A cycle is `tick`, `apply` for every operation in arrival order, `settle`, `commit`. An error from
 /// `apply` or `settle` means that the batch as a whole cannot be written; an operation that fails on its
 /// own says so through its responder and leaves no trace.
+///
+/// A batch in which some operations go ahead of others is done in two parts: `apply` for each of those,
+/// `settle_ahead`, `commit`, and then the rest as above. Each part stands for itself: it is answered when it is
+/// committed, and is written or rolled back alone.
 pub(crate) trait Store: Send + 'static {
     /// What callers submit.
     type Op: Send + 'static;
@@ -39,13 +43,25 @@ pub(crate) trait Store: Send + 'static {
         out: &mut Replies<Self::Reply>,
     ) -> Result<(), Error>;
 
+    /// Whether `op` may be done before others that it shares its batch with, because its commit is cheaper than
+    /// theirs. An operation that arrived earlier and is not answered yet may then take effect after it.
+    fn goes_ahead(&self, op: &Self::Op) -> bool {
+        let _ = op;
+        false
+    }
+
+    /// Takes the place of `settle` for the part of a batch that goes ahead.
+    fn settle_ahead(&mut self, out: &mut Replies<Self::Reply>) -> Result<(), Error> {
+        self.settle(out)
+    }
+
     /// Runs after the last operation of a batch and before its commit.
     fn settle(&mut self, out: &mut Replies<Self::Reply>) -> Result<(), Error>;
 
     /// Makes the batch durable; succeeds at once if nothing was written.
     fn commit(&mut self) -> Result<(), CommitError>;
 
-    /// Undoes the batch, in the file and in memory. Any error latches the engine; one that is
+    /// Undoes the batch, or its part that was not committed, in the file and in memory. Any error latches the engine; one that is
     /// [`CommitError::RolledBack`] says that the file at least is as it was before the batch.
     fn rollback(&mut self) -> Result<(), CommitError>;
 

@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Phase {
     Tick,
     Apply,
+    SettleAhead,
     Settle,
     Commit,
     Rollback,
@@ -34,6 +35,8 @@ enum Fault {
 
 enum Op {
     Add(u32),
+    /// The same, ahead of others in its batch.
+    AddAhead(u32),
     /// Refused on its own.
     Refuse,
     /// Answered by nobody until the store is abandoned.
@@ -107,7 +110,7 @@ impl Store for Sum {
             return Err(error);
         }
         match op {
-            Op::Add(number) => {
+            Op::Add(number) | Op::AddAhead(number) => {
                 self.staged += number;
                 out.push(responder, Ok(number));
             }
@@ -115,6 +118,14 @@ impl Store for Sum {
             _ => out.push(responder, Err(Error::refused("asked to refuse"))),
         }
         Ok(())
+    }
+
+    fn goes_ahead(&self, op: &Op) -> bool {
+        matches!(op, Op::AddAhead(_))
+    }
+
+    fn settle_ahead(&mut self, _out: &mut Replies<u32>) -> Result<(), Error> {
+        self.reach(Phase::SettleAhead)
     }
 
     fn settle(&mut self, _out: &mut Replies<u32>) -> Result<(), Error> {
@@ -264,6 +275,53 @@ fn a_batch_that_is_rolled_back_is_retryable_for_all_of_it_and_the_engine_goes_on
         assert_eq!(*bench.committed.lock(), 5);
         bench.buffer.close().unwrap();
     }
+}
+
+#[test]
+fn what_goes_ahead_is_committed_and_answered_before_the_rest_of_its_batch() {
+    let bench = Bench::new();
+    let ops = vec![Op::Add(1), Op::AddAhead(2), Op::Break(Phase::Commit, Fault::Unknown), Op::AddAhead(4)];
+    let answers = bench.one_batch(ops);
+    assert!(
+        matches!(
+            answers[..],
+            [Err(Error::OutcomeUnknown { .. }), Ok(2), Err(Error::OutcomeUnknown { .. }), Ok(4)]
+        ),
+        "{answers:?}"
+    );
+    assert_eq!(*bench.committed.lock(), 6);
+    assert_latched(&bench);
+}
+
+#[test]
+fn what_goes_ahead_is_rolled_back_alone() {
+    let bench = Bench::new();
+    answer(bench.submit(Op::Break(Phase::SettleAhead, Fault::Error))).unwrap();
+    let answers = bench.one_batch(vec![Op::AddAhead(1), Op::Add(2)]);
+    assert!(matches!(answers[..], [Err(Error::RolledBack { .. }), Ok(2)]), "{answers:?}");
+    assert_eq!(*bench.committed.lock(), 2);
+    bench.buffer.close().unwrap();
+}
+
+#[test]
+fn a_failure_of_what_goes_ahead_reaches_the_rest_of_its_batch() {
+    let bench = Bench::new();
+    answer(bench.submit(Op::Break(Phase::SettleAhead, Fault::Panic))).unwrap();
+    let answers = bench.one_batch(vec![Op::AddAhead(1), Op::Add(2), Op::AddAhead(3)]);
+    for answer in answers {
+        assert!(matches!(answer, Err(Error::OutcomeUnknown { .. })), "{answer:?}");
+    }
+    assert_eq!(*bench.committed.lock(), 0);
+    assert_latched(&bench);
+}
+
+#[test]
+fn what_would_go_ahead_shares_a_batch_with_its_like() {
+    let bench = Bench::new();
+    answer(bench.submit(Op::Break(Phase::SettleAhead, Fault::Panic))).unwrap();
+    let answers = bench.one_batch(vec![Op::AddAhead(1), Op::AddAhead(2)]);
+    assert!(matches!(answers[..], [Ok(1), Ok(2)]), "{answers:?}");
+    bench.buffer.close().unwrap();
 }
 
 #[test]

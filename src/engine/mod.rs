@@ -292,6 +292,19 @@ impl Store for Engine {
         Ok(())
     }
 
+    /// A fetch, where the others are fsynced: what can be granted now is durable already, so its commit has to
+    /// survive a process crash only.
+    fn goes_ahead(&self, op: &Op) -> bool {
+        matches!(op, Op::FetchTurn(_) | Op::FetchWork(_)) && self.connection.syncs()
+    }
+
+    /// Grants what there is. A fetch that finds nothing stays parked: the rest of the batch may bring it something.
+    fn settle_ahead(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
+        self.match_turns(out)?;
+        self.match_work(out)?;
+        self.flush()
+    }
+
     fn settle(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
         self.rematch = false;
         self.match_turns(out)?;

@@ -74,3 +74,39 @@ async fn a_fetch_is_told_that_its_item_could_not_be_read() {
         }
     }
 }
+
+/// What a fetch is given is durable already: it neither waits for the fsync of what shares its batch nor hears of
+/// its failure, although it came later.
+#[tokio::test]
+async fn a_fetch_goes_ahead_of_the_fsync_of_its_batch() {
+    const NEVER: Duration = Duration::from_secs(3600);
+    for operation in 1.. {
+        let disk = Disk::new();
+        let forebay = Options::default().open(disk.path()).expect("it opens");
+        enqueue_work(&forebay, activity("order", 2)).await;
+        forebay.close().expect("it closes");
+        let one_batch = Options::default().batch_ops_max(2).commit_delay(NEVER);
+        let forebay = one_batch.open(disk.path()).expect("it opens");
+        // The first commit to a log syncs its header, whatever it holds.
+        let enqueue = |instance| forebay.enqueue_for_orchestrator(start(instance), None);
+        let (first, second) = bounded(async { tokio::join!(enqueue("one"), enqueue("two")) }).await;
+        first.and(second).expect("they are enqueued");
+        let at = disk.operations() + operation;
+        disk.fail_at(at, Fault::Eio, Lasting::Once);
+        let (enqueued, fetched) = bounded(async {
+            tokio::join!(
+                enqueue("three"),
+                forebay.fetch_work_item(LOCK, Duration::ZERO, None, &TagFilter::Any),
+            )
+        })
+        .await;
+        assert!(disk.failures() > 0, "nothing of the batch was synced");
+        if disk.trace()[at as usize - 1].0 == Io::Sync {
+            let (_, _, attempt) = fetched.expect("it is not concerned").expect("there is work");
+            assert_eq!(attempt, 1);
+            let error = enqueued.expect_err("its fsync has failed");
+            assert!(error.message.contains("unknown"), "{error}");
+            break;
+        }
+    }
+}

@@ -80,6 +80,10 @@ impl Store for Ledger {
         Ok(())
     }
 
+    fn goes_ahead(&self, op: &Op) -> bool {
+        matches!(op, Op::Park(_))
+    }
+
     fn settle(&mut self, out: &mut Replies<u64>) -> Result<(), Error> {
         for number in std::mem::take(&mut self.here) {
             match self.parked.remove(&number) {
