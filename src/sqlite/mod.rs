@@ -8,6 +8,7 @@
 mod identity;
 mod owner;
 mod readers;
+mod recover;
 mod registry;
 mod write;
 mod write_back;
@@ -113,6 +114,7 @@ pub(crate) fn configure_writer(
                 connection.execute_batch("BEGIN IMMEDIATE; COMMIT").map_err(|e| explain(e, path))?;
             }
             set_pragma(connection, "journal_mode", "WAL", "wal").map_err(|e| explain_error(e, path))?;
+            recover::rewrite_log(connection).map_err(|e| explain_error(e, path))?;
             set_pragma(connection, "wal_autocheckpoint", "0", "0")?;
             // The log is overwritten in place after a checkpoint; it is cut back only when it outgrew this.
             let limit = i64::try_from(options.wal_bytes_max.saturating_mul(2)).unwrap_or(i64::MAX);
