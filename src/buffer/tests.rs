@@ -514,6 +514,38 @@ fn closing_on_the_writers_own_thread_waits_for_nobody_and_those_outside_still_wa
     }
 }
 
+/// Who was given a place may send at any later moment: between the writer's last look into the channel and its end,
+/// or after that. (`send` alone is the second half of a submission.)
+#[test]
+fn a_submission_that_crosses_the_end_of_the_engine_is_answered() {
+    let bench = Bench::new();
+    let ((enter, entered), (hold, held)) = (mpsc::channel(), mpsc::channel());
+    let closing = bench.submit(Op::Close(enter, held, bench.buffer.clone()));
+    entered.recv_timeout(PATIENCE).expect("the writer gets there");
+    let ((enter, entered), (hold_last, held)) = (mpsc::channel(), mpsc::channel());
+    let last = bench.submit(Op::Wait(enter, held));
+    drop(hold);
+    entered.recv_timeout(PATIENCE).expect("the writer is in its last batch");
+    let crossing = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    drop(hold_last);
+    assert!(matches!(answer(crossing), Err(Error::Closed)));
+    assert!(answer(closing).is_ok() && answer(last).is_ok());
+    bench.buffer.close().unwrap();
+    let late = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    assert!(matches!(answer(late), Err(Error::Closed)));
+
+    let bench = Bench::with(&Options::default().batch_ops_max(1));
+    let (hold, waiting) = bench.hold();
+    let breaking = bench.submit(Op::Break(Phase::Maintain, Fault::Error));
+    let behind = bench.submit(Op::Add(1));
+    drop(hold);
+    assert!(answer(waiting).is_ok() && answer(breaking).is_ok());
+    assert!(matches!(answer(behind), Err(Error::Failed { .. })));
+    assert!(matches!(bench.buffer.close(), Err(Error::Failed { .. })));
+    let late = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    assert!(matches!(answer(late), Err(Error::Failed { .. })));
+}
+
 #[test]
 fn replies_are_heard_in_order_and_those_nobody_hears_come_back() {
     let shared = Arc::new(Shared::new(1, Arc::default()));
