@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay::{Error, Options, Writer};
 use tempfile::TempDir;
@@ -45,9 +45,12 @@ fn batch_full_by_bytes() {
 #[test]
 fn batch_full_by_delay() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = open(&folder, Options::default().commit_delay(Duration::from_millis(50)));
+    let delay = Duration::from_millis(50);
+    let writer = open(&folder, Options::default().commit_delay(delay));
     // Real waiting is the point: nothing but the delay can end this batch.
+    let submitted = Instant::now();
     writer.submit(|_tx| Ok(())).wait().unwrap();
+    assert!(submitted.elapsed() >= delay, "the batch was held open");
     assert_eq!(writer.stats().batches, 1);
 }
 

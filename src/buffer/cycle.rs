@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use super::reply::{Replies, WriterPanicked, cause_of};
@@ -204,8 +205,7 @@ impl<S: Store> Writer<S> {
             // What failed may have been an fsync: dropping the store must not try it again.
             let _ = catch_unwind(AssertUnwindSafe(|| self.store.let_go()));
         }
-        self.shared.set_closed(result);
-        self.answer_stragglers(&Error::Closed);
+        self.end(result);
     }
 
     /// Latches first, so that nobody can be told "closed" for what was a failure; then answers everyone.
@@ -221,17 +221,18 @@ impl<S: Store> Writer<S> {
         // The store may be what panicked: nothing it does from here on may take the thread down.
         let _ = catch_unwind(AssertUnwindSafe(|| self.store.abandon(&failed)));
         let _ = catch_unwind(AssertUnwindSafe(|| self.store.let_go()));
-        self.shared.set_closed(Err(failed.clone()));
-        self.answer_stragglers(&failed);
+        self.end(Err(failed));
     }
 
-    /// Those that crossed the end of the engine on their way in. What arrives after this is answered by the
-    /// responder itself, when the channel drops it.
-    fn answer_stragglers(&self, error: &Error) {
-        while let Ok(message) = self.receiver.try_recv() {
-            if let Message::Submit(submission) = message {
-                let _ = submission.responder.send(Err(error.clone()));
-            }
-        }
+    /// IMPORTANT: first says that it has ended, then looks for the last time: see [`Buffer::send`](super::Buffer).
+    fn end(&self, result: Result<(), Error>) {
+        self.shared.set_closed(result);
+        fence(Ordering::SeqCst);
+        answer_stragglers(&self.receiver);
     }
+}
+
+/// Those that crossed the end of the engine on their way in: the responder of each answers when it is dropped.
+pub(super) fn answer_stragglers<S: Store>(receiver: &Receiver<Message<S>>) {
+    while receiver.try_recv().is_ok() {}
 }

@@ -27,6 +27,7 @@ mod store;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 pub(crate) use reply::{Pending, Replies, Responder};
@@ -37,7 +38,7 @@ pub(crate) use store::{CommitError, Store};
 
 use crate::error::Error;
 use crate::options::Options;
-use crate::sync::channel::{Sender, TrySendError, bounded};
+use crate::sync::channel::{Receiver, Sender, TrySendError, bounded};
 use crate::sync::{Mutex, TryAcquireError, block_on, thread};
 
 /// An operation takes one permit for every so many bytes it carries, so the buffer is bounded in bytes too.
@@ -63,6 +64,8 @@ pub(crate) struct Submission<S: Store> {
 /// The submitting side. Cheap to clone; the writer thread ends with [`Buffer::close`].
 pub(crate) struct Buffer<S: Store> {
     sender: Sender<Message<S>>,
+    /// The writer's end of the channel, for what arrives after the writer. See [`Buffer::send`].
+    receiver: Receiver<Message<S>>,
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
     writer: thread::ThreadId,
@@ -73,6 +76,7 @@ impl<S: Store> Clone for Buffer<S> {
     fn clone(&self) -> Self {
         Self {
             sender: self.sender.clone(),
+            receiver: self.receiver.clone(),
             shared: Arc::clone(&self.shared),
             thread: Arc::clone(&self.thread),
             writer: self.writer,
@@ -104,13 +108,14 @@ impl<S: Store> Buffer<S> {
             batch_bytes_max: options.batch_bytes_max,
             commit_delay: options.commit_delay,
         };
-        let writer = cycle::Writer::new(store, receiver, Arc::clone(&shared), limits);
+        let writer = cycle::Writer::new(store, receiver.clone(), Arc::clone(&shared), limits);
         let thread = thread::Builder::new()
             .name(name.into())
             .spawn(move || writer.run())
             .map_err(|source| Error::io("starting the writer thread", source))?;
         let writer = thread.thread().id();
-        Ok(Self { sender, shared, thread: Arc::new(Mutex::new(Some(thread))), writer, permits_max })
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok(Self { sender, receiver, shared, thread, writer, permits_max })
     }
 
     /// Submits, waiting without blocking the executor while the buffer is full. Dropping the future before
@@ -147,9 +152,15 @@ impl<S: Store> Buffer<S> {
     fn send(&self, op: S::Op, bytes: usize, permits: u32) -> Result<Pending<S::Reply>, Error> {
         let (responder, pending) = reply::pair(&self.shared);
         let submission = Submission { op, bytes, permits: permits as usize, responder };
-        // The permit is the room: this never waits. It fails only when the writer is gone, in which case
-        // the responder inside the message answers.
+        // The permit is the room: this never waits.
         let _ = self.sender.send(Message::Submit(submission));
+        // IMPORTANT: between the permit and here the engine may have ended, and the writer has looked into the
+        // channel for the last time. crossbeam keeps what is in a bounded channel until the last sender goes,
+        // and this caller is one. So first send, then look: either the writer still sees it, or it is seen here.
+        fence(Ordering::SeqCst);
+        if self.shared.has_ended() {
+            cycle::answer_stragglers(&self.receiver);
+        }
         Ok(pending)
     }
 

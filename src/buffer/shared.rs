@@ -59,6 +59,11 @@ impl Shared {
         let _ = self.closed.set(result);
     }
 
+    /// Whether the writer is done with the channel, or about to look into it for the last time.
+    pub(super) fn has_ended(&self) -> bool {
+        self.closed.get().is_some()
+    }
+
     pub(super) fn closing_result(&self) -> Result<(), Error> {
         self.closed.get().cloned().unwrap_or(Ok(()))
     }

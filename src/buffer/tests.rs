@@ -2,7 +2,7 @@
 //! answered exactly once, with what holds for it, and nobody hangs.
 
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -244,11 +244,40 @@ fn a_large_operation_takes_the_room_of_several_and_never_more_than_there_is() {
 #[test]
 fn a_nudge_makes_the_writer_look_at_its_store_again() {
     let bench = Bench::new();
+    // One that is over and done with: it must not stand in the way of the next.
+    bench.buffer.nudge();
     let parked = bench.submit(Op::Park);
     answer(bench.submit(Op::Break(Phase::Tick, Fault::Panic))).unwrap();
     assert!(bench.buffer.refusal().is_none(), "it waits");
     bench.buffer.nudge();
     assert!(matches!(answer(parked), Err(Error::Failed { .. })), "it looked");
+}
+
+#[test]
+fn a_delay_holds_a_batch_open_and_not_a_nudge() {
+    // Full with one operation, so that nothing of the preparation waits for the delay.
+    let options = Options::default().batch_ops_max(1).commit_delay(Duration::from_secs(3600));
+    let bench = Bench::with(&options);
+    let parked = bench.submit(Op::Park);
+    answer(bench.submit(Op::Break(Phase::Tick, Fault::Panic))).unwrap();
+    bench.buffer.nudge();
+    assert!(matches!(answer(parked), Err(Error::Failed { .. })), "it looked at once");
+}
+
+#[test]
+fn beside_a_full_buffer_there_is_room_for_a_close_however_often_it_was_nudged() {
+    let bench = Bench::with(&Options::default().buffer_ops_max(1));
+    let ((enter, entered), (hold, held)) = (mpsc::channel(), mpsc::channel());
+    let inside = bench.submit(Op::Close(enter, held, bench.buffer.clone()));
+    entered.recv_timeout(PATIENCE).expect("the writer gets there");
+    let waiting = bench.submit(Op::Add(1));
+    for _ in 0..10 {
+        bench.buffer.nudge();
+    }
+    // The writer is about to close the buffer itself: without room in the channel it would wait for itself.
+    drop(hold);
+    assert_eq!(answer(inside).unwrap(), 0);
+    assert_eq!(answer(waiting).unwrap(), 1);
 }
 
 #[test]
@@ -351,6 +380,20 @@ fn a_failure_of_unknown_outcome_latches_and_says_so_to_everybody() {
         assert!(matches!(error, Error::Failed { .. }), "{phase:?} {fault:?}: {error}");
         assert_latched(&bench);
     }
+}
+
+#[test]
+fn the_operation_a_store_panicked_in_hears_that_its_outcome_is_unknown_and_why() {
+    let bench = Bench::new();
+    let parked = bench.submit(Op::Park);
+    answer(bench.submit(Op::Break(Phase::Apply, Fault::Panic))).unwrap();
+    let inside = bench.submit(Op::Add(1));
+    // Latched by now, and still it is not told that it was merely refused.
+    assert!(matches!(answer(parked), Err(Error::Failed { .. })));
+    let error = answer(inside).unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    assert!(cause.is_some_and(|cause| cause.contains("writer thread panicked")), "{error}");
 }
 
 #[test]
@@ -457,7 +500,9 @@ fn closing_on_the_writers_own_thread_waits_for_nobody_and_those_outside_still_wa
         let outside = outside_first.then(|| {
             let closed = close();
             // Until it has asked; that it waits for the thread as well by now is likely, and enough.
+            let asking = Instant::now();
             while bench.buffer.refusal().is_none() {
+                assert!(asking.elapsed() < PATIENCE, "closing is seen from outside");
                 thread::yield_now();
             }
             closed
@@ -467,6 +512,61 @@ fn closing_on_the_writers_own_thread_waits_for_nobody_and_those_outside_still_wa
         assert_eq!(closed.recv_timeout(PATIENCE), Ok(true), "outside first: {outside_first}");
         assert_eq!(answer(inside).unwrap(), 0);
     }
+}
+
+/// Who was given a place may send at any later moment: between the writer's last look into the channel and its end,
+/// or after that. (`send` alone is the second half of a submission.)
+#[test]
+fn a_submission_that_crosses_the_end_of_the_engine_is_answered() {
+    let bench = Bench::new();
+    let ((enter, entered), (hold, held)) = (mpsc::channel(), mpsc::channel());
+    let closing = bench.submit(Op::Close(enter, held, bench.buffer.clone()));
+    entered.recv_timeout(PATIENCE).expect("the writer gets there");
+    let ((enter, entered), (hold_last, held)) = (mpsc::channel(), mpsc::channel());
+    let last = bench.submit(Op::Wait(enter, held));
+    drop(hold);
+    entered.recv_timeout(PATIENCE).expect("the writer is in its last batch");
+    let crossing = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    drop(hold_last);
+    assert!(matches!(answer(crossing), Err(Error::Closed)));
+    assert!(answer(closing).is_ok() && answer(last).is_ok());
+    bench.buffer.close().unwrap();
+    let late = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    assert!(matches!(answer(late), Err(Error::Closed)));
+
+    let bench = Bench::with(&Options::default().batch_ops_max(1));
+    let (hold, waiting) = bench.hold();
+    let breaking = bench.submit(Op::Break(Phase::Maintain, Fault::Error));
+    let behind = bench.submit(Op::Add(1));
+    drop(hold);
+    assert!(answer(waiting).is_ok() && answer(breaking).is_ok());
+    assert!(matches!(answer(behind), Err(Error::Failed { .. })));
+    assert!(matches!(bench.buffer.close(), Err(Error::Failed { .. })));
+    let late = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    assert!(matches!(answer(late), Err(Error::Failed { .. })));
+}
+
+#[test]
+fn replies_are_heard_in_order_and_those_nobody_hears_come_back() {
+    let shared = Arc::new(Shared::new(1, Arc::default()));
+    let mut replies = Replies::new();
+    let mut pending = Vec::new();
+    for number in 0..4 {
+        let (responder, end) = reply::pair(&shared);
+        assert!(!responder.is_abandoned());
+        replies.push(responder, Ok(number));
+        pending.push(end);
+    }
+    drop(pending.drain(1..3));
+    let (responder, end) = reply::pair::<u32>(&shared);
+    drop(end);
+    assert!(responder.is_abandoned(), "nobody is there to hear it");
+    assert_eq!(replies.len(), 4);
+    let mut undelivered = Vec::new();
+    replies.deliver(|reply| undelivered.push(reply));
+    assert_eq!((undelivered, replies.len()), (vec![1, 2], 0));
+    let heard: Vec<_> = pending.into_iter().map(|pending| answer(pending).unwrap()).collect();
+    assert_eq!(heard, [0, 3]);
 }
 
 fn assert_latched(bench: &Bench) {

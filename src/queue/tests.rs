@@ -1,5 +1,10 @@
 //! The scheduling state against a model that scans a flat list: whatever the order of pushes, leases,
-//! releases, removals and clock moves, both name the same next item.
+//! releases, removals and clock moves, both name the same next item. The rules that need no model have a file each.
+
+mod leases;
+mod parked;
+mod sessions;
+mod turns;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,12 +19,41 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Push { session: Option<u8>, tag: Option<u8>, delay_ms: u64 },
-    Fetch { owner: Option<u8>, tags: u8, lock_ms: u64 },
-    Release { pick: usize, delay_ms: Option<u64>, ignore_attempt: bool },
-    Remove { pick: usize },
-    Advance { ms: u64 },
-    Renew { owner: u8, ms: u64 },
+    Push {
+        session: Option<u8>,
+        tag: Option<u8>,
+        delay_ms: u64,
+    },
+    /// `lost`: the grant never reaches its worker and comes back.
+    Fetch {
+        owner: Option<u8>,
+        tags: u8,
+        lock_ms: u64,
+        lost: bool,
+    },
+    Release {
+        pick: usize,
+        delay_ms: Option<u64>,
+        ignore_attempt: bool,
+    },
+    Remove {
+        pick: usize,
+    },
+    Advance {
+        ms: u64,
+    },
+    /// Work goes on under a lease.
+    Touch {
+        pick: usize,
+    },
+    Renew {
+        owner: u8,
+        ms: u64,
+        idle_ms: u64,
+    },
+    Sweep,
+    /// Memory is rebuilt from the rows, around the leases that are out.
+    StartOver,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -27,12 +61,16 @@ fn step() -> impl Strategy<Value = Step> {
     let small = || proptest::option::weighted(0.5, 0u8..3);
     prop_oneof![
         4 => (small(), small(), delay).prop_map(|(session, tag, delay_ms)| Step::Push { session, tag, delay_ms }),
-        4 => (small(), 0u8..8, 1u64..300).prop_map(|(owner, tags, lock_ms)| Step::Fetch { owner, tags, lock_ms }),
+        4 => (small(), 0u8..8, 1u64..300, proptest::bool::weighted(0.2))
+            .prop_map(|(owner, tags, lock_ms, lost)| Step::Fetch { owner, tags, lock_ms, lost }),
         2 => (any::<usize>(), proptest::option::of(0u64..200), any::<bool>())
             .prop_map(|(pick, delay_ms, ignore_attempt)| Step::Release { pick, delay_ms, ignore_attempt }),
         2 => any::<usize>().prop_map(|pick| Step::Remove { pick }),
         2 => (1u64..150).prop_map(|ms| Step::Advance { ms }),
-        1 => (0u8..3, 1u64..300).prop_map(|(owner, ms)| Step::Renew { owner, ms }),
+        1 => any::<usize>().prop_map(|pick| Step::Touch { pick }),
+        2 => (0u8..3, 1u64..300, 1u64..300).prop_map(|(owner, ms, idle_ms)| Step::Renew { owner, ms, idle_ms }),
+        1 => Just(Step::Sweep),
+        1 => Just(Step::StartOver),
     ]
 }
 
@@ -53,20 +91,27 @@ struct ModelItem {
     tag: Option<String>,
     visible_at_ms: u64,
     attempt: u32,
-    leased: bool,
+    lease: Option<LeaseNo>,
+}
+
+struct ModelClaim {
+    owner: String,
+    until: u64,
+    active_at: u64,
 }
 
 /// What `Work` promises, said as plainly as possible.
 #[derive(Default)]
 struct Model {
     items: BTreeMap<WorkId, ModelItem>,
-    owners: BTreeMap<String, (String, u64)>,
+    claims: BTreeMap<String, ModelClaim>,
     now_ms: u64,
 }
 
 impl Model {
     fn owner(&self, session: &str) -> Option<&str> {
-        self.owners.get(session).filter(|(_, until)| *until > self.now_ms).map(|(owner, _)| owner.as_str())
+        let claim = self.claims.get(session)?;
+        (claim.until > self.now_ms).then_some(claim.owner.as_str())
     }
 
     fn pick(&self, owner: Option<&str>, tags: &TagFilter) -> Option<WorkId> {
@@ -75,7 +120,7 @@ impl Model {
             Some(session) => owner.is_some() && self.owner(session).is_none_or(|has| Some(has) == owner),
         };
         let found = self.items.iter().find(|(_, item)| {
-            !item.leased
+            item.lease.is_none()
                 && item.visible_at_ms <= self.now_ms
                 && tags.matches(item.tag.as_deref())
                 && may_take(item)
@@ -89,8 +134,23 @@ fn now(ms: u64) -> Now {
 }
 
 fn nth_leased(model: &Model, pick: usize) -> Option<WorkId> {
-    let leased: Vec<WorkId> = model.items.iter().filter(|(_, item)| item.leased).map(|(id, _)| *id).collect();
+    let leased = model.items.iter().filter(|(_, item)| item.lease.is_some());
+    let leased: Vec<WorkId> = leased.map(|(id, _)| *id).collect();
     (!leased.is_empty()).then(|| leased[pick % leased.len()])
+}
+
+/// A row of the model, as memory learns it.
+fn entry(id: WorkId, item: &ModelItem) -> WorkEntry {
+    WorkEntry {
+        instance: "instance".into(),
+        execution: 1,
+        activity: id as u64,
+        session: item.session.as_deref().map(Arc::from),
+        tag: item.tag.as_deref().map(Arc::from),
+        schedule: Schedule { visible_at_ms: item.visible_at_ms, attempt: item.attempt },
+        lease: item.lease,
+        body: None,
+    }
 }
 
 proptest! {
@@ -105,15 +165,11 @@ proptest! {
                     let session = session.map(|n| format!("session-{n}"));
                     let tag = tag.map(|n| format!("tag-{n}"));
                     let visible_at_ms = model.now_ms + delay_ms;
-                    let item = WorkEntry {
-                        instance: "instance".into(), execution: 1, activity: no as u64,
-                        session: session.as_deref().map(Arc::from), tag: tag.as_deref().map(Arc::from),
-                        schedule: Schedule { visible_at_ms, attempt: 0 }, lease: None, body: None,
-                    };
-                    work.push(no, item, now(model.now_ms));
-                    model.items.insert(no, ModelItem { session, tag, visible_at_ms, attempt: 0, leased: false });
+                    let item = ModelItem { session, tag, visible_at_ms, attempt: 0, lease: None };
+                    work.push(no, entry(no, &item), now(model.now_ms));
+                    model.items.insert(no, item);
                 }
-                Step::Fetch { owner, tags, lock_ms } => {
+                Step::Fetch { owner, tags, lock_ms, lost } => {
                     let owner = owner.map(|n| format!("worker-{n}"));
                     let owner_id: Option<Arc<str>> = owner.as_deref().map(Arc::from);
                     let tags = filter(tags);
@@ -122,13 +178,25 @@ proptest! {
                     let Some(id) = expected else { continue };
                     let until = model.now_ms + lock_ms;
                     let session = owner_id.as_ref().map(|owner| (owner, Duration::from_millis(until)));
-                    let (schedule, _) = work.lease(id, no as LeaseNo, session, now(model.now_ms)).unwrap();
-                    let item = model.items.get_mut(&id).unwrap();
-                    item.leased = true;
-                    item.attempt += 1;
-                    prop_assert_eq!(schedule.attempt, item.attempt);
-                    if let (Some(session), Some(owner)) = (item.session.clone(), owner) {
-                        model.owners.insert(session, (owner, until));
+                    let lease = no as LeaseNo;
+                    let (schedule, _) = work.lease(id, lease, session, now(model.now_ms)).unwrap();
+                    let attempt = model.items[&id].attempt;
+                    prop_assert_eq!(schedule.attempt, attempt + 1);
+                    let claims = model.items[&id].session.clone().zip(owner);
+                    let was_its_own = claims.as_ref().is_some_and(|(session, _)| model.owner(session).is_some());
+                    if let Some((session, owner)) = claims.clone() {
+                        model.claims.insert(session, ModelClaim { owner, until, active_at: model.now_ms });
+                    }
+                    if lost {
+                        let schedule = work.take_back(id, lease, now(model.now_ms)).unwrap();
+                        prop_assert_eq!(schedule.attempt, attempt);
+                        if let Some((session, _)) = claims.filter(|_| !was_its_own) {
+                            model.claims.remove(&session);
+                        }
+                    } else {
+                        let item = model.items.get_mut(&id).unwrap();
+                        item.lease = Some(lease);
+                        item.attempt += 1;
                     }
                 }
                 Step::Release { pick, delay_ms, ignore_attempt } => {
@@ -136,7 +204,7 @@ proptest! {
                     let at = delay_ms.map(|ms| model.now_ms + ms);
                     let schedule = work.release(id, at, ignore_attempt, now(model.now_ms)).unwrap();
                     let item = model.items.get_mut(&id).unwrap();
-                    item.leased = false;
+                    item.lease = None;
                     item.attempt -= u32::from(ignore_attempt);
                     item.visible_at_ms = at.unwrap_or(item.visible_at_ms);
                     prop_assert_eq!(schedule, Schedule { visible_at_ms: item.visible_at_ms, attempt: item.attempt });
@@ -159,24 +227,53 @@ proptest! {
                         }
                     }
                 }
-                Step::Renew { owner, ms } => {
+                Step::Touch { pick } => {
+                    let Some(id) = nth_leased(&model, pick) else { continue };
+                    work.touch_session(id, now(model.now_ms));
+                    let now_ms = model.now_ms;
+                    let claim = model.items[&id].session.as_ref().and_then(|session| model.claims.get_mut(session));
+                    if let Some(claim) = claim.filter(|claim| claim.until > now_ms) {
+                        claim.active_at = now_ms;
+                    }
+                }
+                Step::Renew { owner, ms, idle_ms } => {
                     let owner = format!("worker-{owner}");
-                    let extend_for = Duration::from_millis(ms);
-                    let renewed = work.renew_sessions(
-                        std::slice::from_ref(&owner), extend_for, Duration::from_secs(3600), now(model.now_ms));
+                    let (extend_for, idle) = (Duration::from_millis(ms), Duration::from_millis(idle_ms));
+                    let owners = std::slice::from_ref(&owner);
+                    let renewed = work.renew_sessions(owners, extend_for, idle, now(model.now_ms));
                     let mut expected = 0;
                     let now_ms = model.now_ms;
-                    for (_, until) in model.owners.values_mut().filter(|(o, until)| *o == owner && *until > now_ms) {
-                        *until = now_ms + ms;
-                        expected += 1;
+                    let held = |claim: &&mut ModelClaim| claim.owner == owner && claim.until > now_ms;
+                    for claim in model.claims.values_mut().filter(held) {
+                        if claim.active_at + idle_ms > now_ms {
+                            claim.until = now_ms + ms;
+                            expected += 1;
+                        }
                     }
                     prop_assert_eq!(renewed, expected);
                 }
+                Step::Sweep => {
+                    let (items, now_ms, before) = (&model.items, model.now_ms, model.claims.len());
+                    let has_items = |session: &str| items.values().any(|item| item.session.as_deref() == Some(session));
+                    model.claims.retain(|session, claim| claim.until > now_ms || has_items(session));
+                    prop_assert_eq!(work.sweep_sessions(), before - model.claims.len());
+                }
+                Step::StartOver => {
+                    work = work.start_over();
+                    for (id, item) in &model.items {
+                        work.push(*id, entry(*id, item), now(model.now_ms));
+                    }
+                }
             }
-            prop_assert_eq!(work.unleased(), model.items.values().filter(|item| !item.leased).count());
-            let leftovers = model.pick(None, &TagFilter::Any).is_some()
-                || model.items.values().any(|item| !item.leased && item.visible_at_ms <= model.now_ms);
-            prop_assert_eq!(work.has_ready(), leftovers);
+            let unleased: Vec<_> = model.items.values().filter(|item| item.lease.is_none()).collect();
+            prop_assert_eq!(work.unleased(), unleased.len());
+            let ready = unleased.iter().any(|item| item.visible_at_ms <= model.now_ms);
+            prop_assert_eq!(work.has_ready(), ready);
+            let due = unleased.iter().map(|item| item.visible_at_ms).filter(|at| *at > model.now_ms).min();
+            prop_assert_eq!(work.next_due_ms(), due);
+            let ends = model.claims.values().map(|claim| claim.until).filter(|until| *until > model.now_ms).min();
+            prop_assert_eq!(work.next_session_deadline(), ends.map(Duration::from_millis));
+            prop_assert_eq!(work.of_instance("instance"), model.items.keys().copied().collect::<Vec<_>>());
         }
     }
 
@@ -258,6 +355,13 @@ proptest! {
             }
             let waiting = model.values().flat_map(|(_, _, messages)| messages.values());
             prop_assert_eq!(turns.len(), waiting.filter(|(_, leased)| !leased).count());
+            let unleased = || model.values().flat_map(|(_, _, messages)| messages.values()).filter(|(_, l)| !l);
+            let due = unleased().map(|(at, _)| *at).filter(|at| *at > now_ms).min();
+            prop_assert_eq!(turns.next_due_ms(), due);
+            let wanting = model.values().any(|(_, lease, messages)| {
+                lease.is_none() && messages.values().any(|(at, _)| *at <= now_ms)
+            });
+            prop_assert_eq!(turns.has_candidates(), wanting);
         }
     }
 
@@ -326,22 +430,29 @@ fn losing_the_power_may_cost_attempt_counts_alone() {
 }
 
 #[test]
-fn a_full_budget_keeps_no_body_and_a_dropped_body_makes_room() {
-    let item = || Box::new(WorkItem::CancelInstance { instance: "i".into(), reason: "r".into() });
-    let budget = BodyBudget::new(10);
-    let first = budget.keep(item(), 8).expect("there is room");
-    assert!(budget.keep(item(), 8).is_none());
-    assert_eq!(*first.into_item(), *item());
-    assert!(budget.keep(item(), 8).is_some());
+fn a_row_is_there_for_a_reader_from_its_insert_to_the_end_of_its_batch() {
+    let mut changes = Changes::default();
+    changes.insert(1, "row", schedule(0));
+    changes.set_attempt(1, schedule(1));
+    changes.set_attempt(2, schedule(1));
+    assert_eq!((changes.inserted(1), changes.inserted(2), changes.inserted(3)), (Some(&"row"), None, None));
+    assert!(!changes.is_empty());
+    let staged: Vec<_> = changes.drain().collect();
+    assert_eq!(staged, [(1, Change::Insert("row", schedule(1))), (2, Change::Update(schedule(1)))]);
+    assert!(changes.is_empty() && changes.inserted(1).is_none());
 }
 
 #[test]
-fn instances_that_rest_are_forgotten_oldest_first() {
-    let mut turns = Turns::default();
-    for n in 0..5_000 {
-        let no = turns.instance(&format!("instance-{n}"));
-        turns.set_standing(no, Standing::Absent);
-    }
-    assert!(turns.find("instance-0").is_none());
-    assert!(turns.find("instance-4999").is_some());
+fn a_full_budget_keeps_no_body_and_a_dropped_body_makes_room() {
+    let item = || Box::new(WorkItem::CancelInstance { instance: "i".into(), reason: "r".into() });
+    let budget = BodyBudget::new(10);
+    let first = budget.keep(item(), 4).expect("there is room");
+    let second = budget.keep(item(), 6).expect("there is room for this and no more");
+    assert!(budget.keep(item(), 1).is_none());
+    assert_eq!(*first.into_item(), *item());
+    assert!(budget.keep(item(), 5).is_none(), "four bytes are free");
+    let third = budget.keep(item(), 4);
+    assert!(third.is_some());
+    drop((second, third));
+    assert!(budget.keep(item(), 10).is_some());
 }

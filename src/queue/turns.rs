@@ -96,7 +96,7 @@ struct Instance {
 }
 
 /// Instances without messages or lease whose standing is kept anyway, to spare the next look at their rows.
-const RESTING_MAX: usize = 4096;
+pub(super) const RESTING_MAX: usize = 4096;
 
 /// The messages of all instances.
 #[derive(Debug, Default)]

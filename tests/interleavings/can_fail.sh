@@ -46,4 +46,6 @@ broken "a failure answers before it latches" cycle.rs \
 broken "a failure does not close the permits" shared.rs '/cause_of(error)/{n;s/self.permits.close();//}'
 broken "a close does not wait" mod.rs 's/let _ = handle.join();//'
 broken "the writer waits for itself" mod.rs 's/if thread::current().id() == self.writer {/if false {/'
+broken "the writer does not look into the channel a last time" cycle.rs 's/answer_stragglers(&self.receiver);//'
+broken "a submission does not see that the engine has ended" mod.rs 's/if self.shared.has_ended() {/if false {/'
 broken "the room for control messages is missing" mod.rs 's/bounded(permits_max + CONTROL_MESSAGES)/bounded(permits_max)/'

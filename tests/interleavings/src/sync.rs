@@ -4,7 +4,8 @@
 //! - tokio's semaphore and oneshot, and `OnceLock`, are the real ones. None of them ever blocks a thread (they
 //!   wake futures), so a call is one step as far as their users can tell, and the checker may switch before it;
 //! - crossbeam's channel blocks, so it is written anew on shuttle's mutex and condition variable. Its promises
-//!   are kept: first in, first out; what is queued when the receiver goes is dropped, with the senders alive.
+//!   are kept, and no more than those: first in, first out; what is queued when the last receiver goes stays where
+//!   it is until the last sender goes too (a bounded channel of crossbeam does not drop it before).
 //!
 //! A deadline of less than an hour may pass at any moment; a longer one never does. So a wake-up that is lost
 //! shows as a deadlock and cannot be made up for by a timer.
@@ -137,7 +138,7 @@ pub(crate) mod channel {
     struct State<T> {
         queue: VecDeque<T>,
         senders: usize,
-        receiver_gone: bool,
+        receivers: usize,
     }
 
     pub(crate) struct Sender<T>(Arc<Channel<T>>);
@@ -162,7 +163,7 @@ pub(crate) mod channel {
     pub(crate) struct Gone;
 
     pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-        let state = State { queue: VecDeque::new(), senders: 1, receiver_gone: false };
+        let state = State { queue: VecDeque::new(), senders: 1, receivers: 1 };
         let channel = Arc::new(Channel { state: Mutex::new(state), arrived: Condvar::new(), capacity });
         (Sender(Arc::clone(&channel)), Receiver(channel))
     }
@@ -180,7 +181,7 @@ pub(crate) mod channel {
 
         pub(crate) fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
             let mut state = self.0.state.lock();
-            if state.receiver_gone {
+            if state.receivers == 0 {
                 return Err(TrySendError::Disconnected(message));
             }
             if state.queue.len() == self.0.capacity {
@@ -249,16 +250,19 @@ pub(crate) mod channel {
         }
     }
 
+    impl<T> Clone for Receiver<T> {
+        fn clone(&self) -> Self {
+            self.0.state.lock().receivers += 1;
+            Self(Arc::clone(&self.0))
+        }
+    }
+
     impl<T> Drop for Receiver<T> {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 return;
             }
-            let mut state = self.0.state.lock();
-            state.receiver_gone = true;
-            let queued = std::mem::take(&mut state.queue);
-            drop(state);
-            drop(queued);
+            self.0.state.lock().receivers -= 1;
         }
     }
 }
