@@ -9,7 +9,7 @@ mod answer;
 mod engine;
 #[path = "../../tests/engine_support/mod.rs"]
 mod engine_support;
-#[path = "../../tests/provider_model/model.rs"]
+#[path = "../../tests/provider_model/model/mod.rs"]
 mod model;
 #[path = "../../tests/provider_model/op.rs"]
 mod op;

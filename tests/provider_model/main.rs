@@ -16,6 +16,7 @@ mod pair;
 mod planned;
 
 use engine::Engine;
+use forebay::Durability;
 use proptest::prelude::*;
 
 /// Everything is read after every step, so a case is a thousand calls: fewer of them unless more are asked for.
@@ -33,12 +34,18 @@ proptest! {
     }
 
     #[test]
-    fn from_several_threads(bytes in proptest::collection::vec(any::<u8>(), 30)) {
-        concurrent::check(&bytes);
+    fn on_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        pair::run(Engine::on_a_file(Durability::Full), &bytes);
     }
 
     #[test]
-    fn on_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        pair::run(Engine::on_a_file(), &bytes);
+    fn from_several_threads_in_memory(bytes in proptest::collection::vec(any::<u8>(), concurrent::BYTES)) {
+        concurrent::check(&Engine::in_memory(), &bytes);
+    }
+
+    #[test]
+    fn from_several_threads_on_a_file(bytes in proptest::collection::vec(any::<u8>(), concurrent::BYTES)) {
+        concurrent::check(&Engine::on_a_file(Durability::Full), &bytes);
+        concurrent::check(&Engine::on_a_file(Durability::Normal), &bytes);
     }
 }

@@ -6,10 +6,10 @@ use duroxide::providers::WorkItem;
 
 use crate::answer::Answer;
 use crate::engine::Engine;
-use crate::engine_support::{raised, start};
+use crate::engine_support::raised;
 use crate::model::Model;
 use crate::op::{Bytes, Op, Tags};
-use crate::planned::instance_name;
+use crate::planned::{instance_name, start_by};
 
 /// Both sides, and what has been done so far, for the message of a failure.
 struct Pair {
@@ -35,24 +35,24 @@ impl Pair {
         let (engine, model) = (&mut self.engine, &mut self.model);
         let skipped = (Answer::Done, Answer::Done);
         match op {
-            Op::Start { instance } => {
-                let id = instance_name(instance);
-                model.enqueue(&id, start(&id), None);
-                (engine.enqueue(start(&id), None).await, Answer::Done)
+            Op::Start { instance, parent } => {
+                let parent = parent.map(instance_name);
+                let item = start_by(parent.as_deref(), &instance_name(instance));
+                model.enqueue(item.clone(), None);
+                (engine.enqueue(item, None).await, Answer::Done)
             }
             Op::Raise { instance, delay_s } => {
-                let id = instance_name(instance);
-                model.enqueue(&id, raised(&id, "bell"), delay_s);
-                (engine.enqueue(raised(&id, "bell"), delay_s).await, Answer::Done)
+                let item = raised(&instance_name(instance), "bell");
+                model.enqueue(item.clone(), delay_s);
+                (engine.enqueue(item, delay_s).await, Answer::Done)
             }
             Op::Queue { instance } => {
-                let id = instance_name(instance);
                 let item = WorkItem::QueueMessage {
-                    instance: id.clone(),
+                    instance: instance_name(instance),
                     name: "letters".into(),
                     data: "hello".into(),
                 };
-                model.enqueue(&id, item.clone(), None);
+                model.enqueue(item.clone(), None);
                 (engine.enqueue(item, None).await, Answer::Done)
             }
             Op::Work { instance, session, tag } => {
@@ -74,7 +74,6 @@ impl Pair {
                 let Some((execution, added)) = model.by_hand(instance, duplicate) else { return skipped };
                 (engine.append(execution, added.clone()).await, model.append(execution, added))
             }
-            Op::Delete { instance, .. } | Op::Prune { instance, .. } if !model.exists(instance) => skipped,
             // A restart reads again from the rows when a message is due, so there the clock does not go back.
             Op::SetBack if engine.can_reopen() => skipped,
             Op::Reopen if !engine.can_reopen() => skipped,
@@ -87,7 +86,7 @@ impl Pair {
         for _ in 0..3 {
             self.step(Op::Advance(Duration::from_secs(31))).await;
             let work = Op::FetchWork { worker: Some(0), tags: Tags::Any };
-            while !self.took(Op::FetchTurn { major: None }).await || !self.took(work).await {}
+            while !self.took(Op::FetchTurn { ranges: None }).await || !self.took(work).await {}
         }
     }
 
