@@ -17,6 +17,8 @@ mod op;
 mod pair;
 #[path = "../../tests/provider_model/planned.rs"]
 mod planned;
+#[path = "../../tests/provider_model/seen.rs"]
+mod seen;
 
 use engine::Engine;
 use libfuzzer_sys::fuzz_target;

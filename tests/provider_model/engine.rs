@@ -1,6 +1,5 @@
 //! The engine's side of a step: what it is asked, and what it answers, in the words of `answer.rs`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use duroxide::providers::{
@@ -10,12 +9,12 @@ use duroxide::providers::{
 use forebay::{Durability, Forebay, ManualClock, Options};
 use semver::Version;
 
-use crate::answer::{Answer, Execution, Family, Gone, Instance, Look, Offered, STATUSES};
+use crate::answer::{Answer, Gone, Offered};
 use crate::engine_support::polled::uncollected;
-use crate::engine_support::{Place, START_MS, Turn, bounded, depths, fetched, session, settle};
+use crate::engine_support::{Place, START_MS, Turn, bounded, fetched, session, settle};
 use crate::model::names;
-use crate::op::{IDLE, INSTANCES, KEYS, Keep, LOCK, Op, RANGES, SET_BACK, Set, Tags, Which, members};
-use crate::planned::{instance_name, key_name, tag_name, worker_name};
+use crate::op::{IDLE, Keep, LOCK, Op, RANGES, SET_BACK, Set, Tags, Which, members};
+use crate::planned::{instance_name, tag_name, worker_name};
 
 /// An engine under test, and the tokens it gave out.
 pub(crate) struct Engine {
@@ -23,12 +22,12 @@ pub(crate) struct Engine {
     place: Option<Place>,
     options: Options,
     clock: ManualClock,
-    forebay: Forebay,
+    pub(crate) forebay: Forebay,
     turn_tokens: Vec<String>,
     work_tokens: Vec<String>,
 }
 
-fn done<T>(result: Result<T, ProviderError>) -> Answer {
+pub(crate) fn done<T>(result: Result<T, ProviderError>) -> Answer {
     answered(result.map(|_| Answer::Done))
 }
 
@@ -116,11 +115,6 @@ impl Engine {
 
     fn ago_ms(&self, seconds: Option<u8>) -> Option<u64> {
         seconds.map(|seconds| forebay::Clock::wall_ms(&self.clock) - 1000 * u64::from(seconds))
-    }
-
-    pub(crate) async fn depths(&self) -> Answer {
-        let (messages, work) = depths(&self.forebay).await;
-        Answer::Depths(messages, work)
     }
 
     pub(crate) fn can_reopen(&self) -> bool {
@@ -266,147 +260,5 @@ impl Engine {
                 values: values.collect(),
             })
         }))
-    }
-
-    pub(crate) async fn history(&self, id: &str) -> Answer {
-        Answer::History(bounded(self.forebay.read(id)).await.expect("it decodes"))
-    }
-
-    pub(crate) async fn tree(&self, id: &str) -> Answer {
-        Answer::Tree(self.tree_of(id).await)
-    }
-
-    async fn tree_of(&self, id: &str) -> Vec<String> {
-        let tree = bounded(self.forebay.get_instance_tree(id)).await.expect("it is read");
-        assert_eq!((tree.root_id.as_str(), tree.all_ids[0].as_str()), (id, id));
-        let mut ids = tree.all_ids;
-        ids.sort();
-        ids
-    }
-
-    async fn family(&self, id: &str) -> Family {
-        let mut children = bounded(self.forebay.list_children(id)).await.expect("they are listed");
-        children.sort();
-        Family { children, tree: self.tree_of(id).await }
-    }
-
-    /// Everything that can be read, of everything.
-    pub(crate) async fn look(&self) -> Look {
-        let forebay = &self.forebay;
-        let newest_first = bounded(forebay.list_instances()).await.expect("they are listed");
-        let (mut instances, mut families) = (BTreeMap::new(), BTreeMap::new());
-        for id in (0..=INSTANCES).map(instance_name) {
-            families.insert(id.clone(), self.family(&id).await);
-            if newest_first.contains(&id) {
-                let instance = self.instance(&id).await;
-                instances.insert(id, instance);
-            } else {
-                self.assert_absent(&id).await;
-            }
-        }
-        let (messages, work) = depths(forebay).await;
-        let mut by_status = BTreeMap::new();
-        for status in STATUSES {
-            let ids = bounded(forebay.list_instances_by_status(status)).await.expect("they are listed");
-            by_status.insert(status, ids);
-        }
-        let metrics = bounded(forebay.get_system_metrics()).await.expect("they are read");
-        let executions = || instances.values().flat_map(|instance: &Instance| instance.executions.values());
-        assert_eq!(metrics.total_instances, instances.len() as u64);
-        assert_eq!(metrics.running_instances, by_status["Running"].len() as u64);
-        assert_eq!(metrics.completed_instances, by_status["Completed"].len() as u64);
-        assert_eq!(metrics.failed_instances, by_status["Failed"].len() as u64);
-        assert_eq!(metrics.total_executions, executions().count() as u64);
-        let events: usize = executions().map(|execution| execution.events.len()).sum();
-        assert_eq!(metrics.total_events, events as u64);
-        Look { messages, work, newest_first, by_status, instances, families }
-    }
-
-    async fn assert_absent(&self, id: &str) {
-        let forebay = &self.forebay;
-        assert_eq!(bounded(forebay.read(id)).await.expect("it is read"), []);
-        assert_eq!(bounded(forebay.read_history(id)).await.expect("it is read"), []);
-        assert!(bounded(forebay.list_executions(id)).await.expect("they are listed").is_empty());
-        assert_eq!(bounded(forebay.latest_execution_id(id)).await.expect("it is read"), 1);
-        assert_eq!(bounded(forebay.get_custom_status(id, 0)).await.expect("it is read"), None);
-        assert_eq!(bounded(forebay.get_kv_all_values(id)).await.expect("they are read").len(), 0);
-        assert_eq!(bounded(forebay.get_instance_stats(id)).await.expect("it is read"), None);
-        assert_eq!(done(bounded(forebay.get_parent_id(id)).await), Answer::Refused);
-        assert_eq!(done(bounded(forebay.get_instance_info(id)).await), Answer::Refused);
-        self.assert_no_execution(id, 1).await;
-    }
-
-    async fn assert_no_execution(&self, id: &str, number: u64) {
-        let events = bounded(self.forebay.read_with_execution(id, number)).await;
-        assert_eq!(events.expect("it is read"), []);
-        assert_eq!(done(bounded(self.forebay.get_execution_info(id, number)).await), Answer::Refused);
-    }
-
-    async fn instance(&self, id: &str) -> Instance {
-        let forebay = &self.forebay;
-        let mut executions = BTreeMap::new();
-        for number in bounded(forebay.list_executions(id)).await.expect("they are listed") {
-            executions.insert(number, self.execution(id, number).await);
-        }
-        let (latest, execution) = executions.last_key_value().expect("an instance has an execution");
-        self.assert_no_execution(id, latest + 1).await;
-        let info = bounded(forebay.get_instance_info(id)).await.expect("it is there");
-        assert_eq!((info.instance_id.as_str(), info.current_execution_id), (id, *latest));
-        assert_eq!((&info.status, &info.output), (&execution.status, &execution.output));
-        assert_eq!(
-            (info.orchestration_name.as_str(), info.orchestration_version.as_str()),
-            ("Orders", "1.0.0")
-        );
-        assert_eq!(bounded(forebay.latest_execution_id(id)).await.expect("it is read"), *latest);
-        assert_eq!(bounded(forebay.read(id)).await.expect("it decodes"), execution.events);
-        assert_eq!(bounded(forebay.read_history(id)).await.expect("it decodes"), execution.events);
-        let parent = bounded(forebay.get_parent_id(id)).await.expect("it is there");
-        assert_eq!(info.parent_instance_id, parent);
-        let values = bounded(forebay.get_kv_all_values(id)).await.expect("they are read");
-        for key in (0..=KEYS).map(key_name) {
-            let value = bounded(forebay.get_kv_value(id, &key)).await.expect("it is read");
-            assert_eq!(value.as_ref(), values.get(&key));
-        }
-        let stats = bounded(forebay.get_instance_stats(id)).await.expect("it is read").expect("it is there");
-        assert_eq!(stats.history_event_count, execution.events.len() as u64);
-        assert_eq!(stats.history_size_bytes > 0, !execution.events.is_empty());
-        assert_eq!(stats.kv_user_key_count, values.len() as u64);
-        let bytes: usize = values.values().map(String::len).sum();
-        assert_eq!(stats.kv_total_value_bytes, bytes as u64);
-        assert_eq!(stats.queue_pending_count, 0);
-        Instance {
-            parent,
-            created_ms: info.created_at,
-            updated_ms: info.updated_at,
-            status: self.custom_status(id).await,
-            values: values.into_iter().collect(),
-            executions,
-        }
-    }
-
-    async fn execution(&self, id: &str, number: u64) -> Execution {
-        let forebay = &self.forebay;
-        let info = bounded(forebay.get_execution_info(id, number)).await.expect("it is there");
-        let events = bounded(forebay.read_with_execution(id, number)).await.expect("it decodes");
-        assert_eq!((info.execution_id, info.event_count), (number, events.len()));
-        let again = bounded(forebay.read_history_with_execution_id(id, number)).await;
-        assert_eq!(again.expect("it decodes"), events);
-        let (started_ms, completed_ms) = (info.started_at, info.completed_at);
-        Execution { status: info.status, output: info.output, started_ms, completed_ms, events }
-    }
-
-    /// The custom status with its version, which is told to whoever has seen less and to nobody else.
-    async fn custom_status(&self, id: &str) -> Option<(Option<String>, u64)> {
-        let since =
-            async |version| bounded(self.forebay.get_custom_status(id, version)).await.expect("it is read");
-        let status = since(0).await;
-        let version = status.as_ref().map_or(0, |(_, version)| *version);
-        if let Some(seen_before) = version.checked_sub(1) {
-            assert_eq!(since(seen_before).await, status);
-        }
-        for version in [version, version + 1, u64::MAX] {
-            assert_eq!(since(version).await, None);
-        }
-        status
     }
 }

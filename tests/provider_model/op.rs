@@ -123,6 +123,10 @@ pub(crate) enum Op {
         token: Token,
         plan: TurnPlan,
     },
+    /// Fetches and acknowledges, so that instances come to something.
+    WholeTurn {
+        plan: TurnPlan,
+    },
     AbandonTurn {
         token: Token,
         delay_s: Option<u8>,
@@ -239,7 +243,7 @@ impl Bytes<'_> {
             cancels: bits & 192 == 192,
             child: (more & 3 == 0).then(|| self.below(INSTANCES)),
             skips: more >> 4 == 15,
-            end: match self.below(10) {
+            end: match self.below(8) {
                 0 | 1 => End::Completed,
                 2 => End::Failed,
                 3 => End::ContinuedAsNew,
@@ -281,49 +285,50 @@ impl Op {
         }
         let instance = |bytes: &mut Bytes<'_>| bytes.below(INSTANCES);
         let anybody = |bytes: &mut Bytes<'_>| bytes.below(INSTANCES + 1);
-        Some(match bytes.below(44) {
-            0..=3 => {
+        Some(match bytes.below(64) {
+            0..=5 => {
                 let instance = instance(bytes);
                 let parent = if instance == 0 { None } else { bytes.maybe(instance) };
                 Op::Start { instance, parent }
             }
-            4 | 5 => Op::Raise { instance: instance(bytes), delay_s: bytes.delay_s() },
-            6 => Op::Queue { instance: instance(bytes) },
-            7 => {
+            6 | 7 => Op::Raise { instance: instance(bytes), delay_s: bytes.delay_s() },
+            8 => Op::Queue { instance: instance(bytes) },
+            9 | 10 => {
                 Op::Work { instance: instance(bytes), session: bytes.maybe(SESSIONS), tag: bytes.maybe(TAGS) }
             }
-            8..=12 => {
-                let some = bytes.below(4) == 0;
+            11..=14 => {
+                let some = bytes.below(3) == 0;
                 Op::FetchTurn { ranges: some.then(|| bytes.below(1 << RANGES.len())) }
             }
-            13 => Op::DropTurn,
-            14..=19 => Op::AckTurn { token: bytes.token(), plan: bytes.plan() },
-            20 => Op::AbandonTurn {
+            15 => Op::DropTurn,
+            16..=20 => Op::AckTurn { token: bytes.token(), plan: bytes.plan() },
+            21 => Op::AbandonTurn {
                 token: bytes.token(),
                 delay_s: bytes.delay_s(),
                 ignore_attempt: bytes.flag(),
             },
-            21 => Op::RenewTurn { token: bytes.token() },
-            22..=25 => Op::FetchWork { worker: bytes.maybe(WORKERS), tags: bytes.tags() },
-            26 => Op::DropWork { worker: bytes.maybe(WORKERS) },
-            27..=29 => Op::AckWork { token: bytes.token(), completes: bytes.flag() },
-            30 => Op::AbandonWork {
+            22 => Op::RenewTurn { token: bytes.token() },
+            23..=26 => Op::FetchWork { worker: bytes.maybe(WORKERS), tags: bytes.tags() },
+            27 => Op::DropWork { worker: bytes.maybe(WORKERS) },
+            28..=30 => Op::AckWork { token: bytes.token(), completes: bytes.flag() },
+            31 => Op::AbandonWork {
                 token: bytes.token(),
                 delay_s: bytes.delay_s(),
                 ignore_attempt: bytes.flag(),
             },
-            31 => Op::RenewWork { token: bytes.token() },
-            32 => Op::RenewSessions { workers: bytes.below(1 << WORKERS) },
-            33 => Op::SweepSessions,
-            34 => Op::Append { instance: instance(bytes), duplicate: bytes.below(4) == 0 },
-            35 => Op::Delete { instance: anybody(bytes), force: bytes.flag() },
-            36 => Op::DeleteThese { ids: bytes.below(1 << (INSTANCES + 1)), force: bytes.flag() },
-            37 => Op::DeleteBulk(bytes.which()),
-            38 => Op::Prune { instance: anybody(bytes), keep: bytes.keep() },
-            39 => Op::PruneBulk(bytes.which(), bytes.keep()),
-            40 | 41 => Op::Advance(Duration::from_secs([1, 7, 31][usize::from(bytes.below(3))])),
-            42 => Op::SetBack,
-            _ => Op::Reopen,
+            32 => Op::RenewWork { token: bytes.token() },
+            33 => Op::RenewSessions { workers: bytes.below(1 << WORKERS) },
+            34 => Op::SweepSessions,
+            35 => Op::Append { instance: instance(bytes), duplicate: bytes.below(4) == 0 },
+            36 => Op::Delete { instance: anybody(bytes), force: bytes.flag() },
+            37 => Op::DeleteThese { ids: bytes.below(1 << (INSTANCES + 1)), force: bytes.flag() },
+            38..=40 => Op::DeleteBulk(bytes.which()),
+            41 => Op::Prune { instance: anybody(bytes), keep: bytes.keep() },
+            42 | 43 => Op::PruneBulk(bytes.which(), bytes.keep()),
+            44 | 45 => Op::Advance(Duration::from_secs([1, 7, 31][usize::from(bytes.below(3))])),
+            46 => Op::SetBack,
+            47 => Op::Reopen,
+            _ => Op::WholeTurn { plan: bytes.plan() },
         })
     }
 }

@@ -24,11 +24,22 @@ impl Pair {
     }
 
     async fn step(&mut self, op: Op) {
+        if let Op::WholeTurn { plan } = op {
+            self.answers(Op::FetchTurn { ranges: None }).await;
+            self.answers(Op::AckTurn { token: 0, plan }).await;
+        } else {
+            self.answers(op).await;
+        }
+        let (found, expected) = (self.engine.look(self.done.len()).await, self.model.look());
+        assert_eq!(found, expected, "engine, model; after {:#?}", self.done);
+    }
+
+    /// What both say, which is the same.
+    async fn answers(&mut self, op: Op) -> Answer {
         self.done.push(op);
         let (said, expected) = self.both(op).await;
         assert_eq!(said, expected, "engine, model; at the end of {:#?}", self.done);
-        let (found, expected) = (self.engine.look().await, self.model.look());
-        assert_eq!(found, expected, "engine, model; after {:#?}", self.done);
+        said
     }
 
     async fn both(&mut self, op: Op) -> (Answer, Answer) {
@@ -92,10 +103,7 @@ impl Pair {
 
     /// Whether there was nothing left to take.
     async fn took(&mut self, op: Op) -> bool {
-        self.done.push(op);
-        let (said, expected) = self.both(op).await;
-        assert_eq!(said, expected, "engine, model; at the end of {:#?}", self.done);
-        matches!(said, Answer::Turn(None) | Answer::Work(None))
+        matches!(self.answers(op).await, Answer::Turn(None) | Answer::Work(None))
     }
 }
 
