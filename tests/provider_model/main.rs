@@ -14,6 +14,7 @@ mod model;
 mod op;
 mod pair;
 mod planned;
+mod regressions;
 mod seen;
 
 use engine::Engine;

@@ -109,11 +109,15 @@ impl Pair {
 
 /// Does what the bytes say on both sides; panics where they differ.
 pub(crate) fn run(engine: Engine, bytes: &[u8]) {
+    let mut bytes = Bytes(bytes);
+    run_steps(engine, std::iter::from_fn(|| Op::from_bytes(&mut bytes)));
+}
+
+pub(crate) fn run_steps(engine: Engine, steps: impl IntoIterator<Item = Op>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut pair = Pair::new(engine);
-        let mut bytes = Bytes(bytes);
-        while let Some(op) = Op::from_bytes(&mut bytes) {
+        for op in steps {
             pair.step(op).await;
         }
         pair.finish().await;
