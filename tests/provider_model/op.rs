@@ -242,7 +242,7 @@ impl Bytes<'_> {
             pin: (bits & 65 == 0).then(|| self.below(PINS.len() as u8)),
             cancels: bits & 192 == 192,
             child: (more & 3 == 0).then(|| self.below(INSTANCES)),
-            skips: more >> 4 == 15,
+            skips: more >> 5 == 7,
             end: match self.below(8) {
                 0 | 1 => End::Completed,
                 2 => End::Failed,
@@ -323,7 +323,7 @@ impl Op {
             36 => Op::Delete { instance: anybody(bytes), force: bytes.flag() },
             37 => Op::DeleteThese { ids: bytes.below(1 << (INSTANCES + 1)), force: bytes.flag() },
             38..=40 => Op::DeleteBulk(bytes.which()),
-            41 => Op::Prune { instance: anybody(bytes), keep: bytes.keep() },
+            41 | 48 => Op::Prune { instance: anybody(bytes), keep: bytes.keep() },
             42 | 43 => Op::PruneBulk(bytes.which(), bytes.keep()),
             44 | 45 => Op::Advance(Duration::from_secs([1, 7, 31][usize::from(bytes.below(3))])),
             46 => Op::SetBack,

@@ -1,7 +1,8 @@
-//! What the model has found, as the shortest sequence that shows it.
+//! What the model has found, as the shortest sequence that shows it; and what chance comes to so rarely that an
+//! engine broken on purpose was not caught.
 
 use crate::engine::Engine;
-use crate::op::{End, Op, TurnPlan, Which};
+use crate::op::{End, Keep, Op, TurnPlan, Which};
 use crate::pair;
 
 const PLAN: TurnPlan = TurnPlan {
@@ -34,6 +35,35 @@ fn a_tree_that_still_runs_does_not_use_up_the_limit_of_a_bulk_deletion() {
             Op::Start { instance: 2, parent: None },
             Op::WholeTurn { plan: COMPLETES },
             Op::DeleteBulk(portion),
+        ],
+    );
+}
+
+/// Its next execution begins with a turn that names somebody else.
+#[test]
+fn the_parent_of_an_instance_stays_who_it_was_at_first() {
+    pair::run_steps(
+        Engine::in_memory(),
+        [
+            Op::Start { instance: 2, parent: Some(0) },
+            Op::WholeTurn { plan: TurnPlan { end: End::ContinuedAsNew, ..PLAN } },
+            Op::Start { instance: 2, parent: Some(1) },
+            Op::WholeTurn { plan: PLAN },
+        ],
+    );
+}
+
+/// Nor is it pruned when it is no longer the current one.
+#[test]
+fn an_execution_that_still_runs_is_not_pruned() {
+    pair::run_steps(
+        Engine::in_memory(),
+        [
+            Op::Start { instance: 0, parent: None },
+            Op::WholeTurn { plan: PLAN },
+            Op::Raise { instance: 0, delay_s: None },
+            Op::WholeTurn { plan: TurnPlan { skips: true, ..PLAN } },
+            Op::Prune { instance: 0, keep: Keep { last: None, before_s: None } },
         ],
     );
 }
