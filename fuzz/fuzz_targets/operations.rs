@@ -9,7 +9,7 @@ mod answer;
 mod engine;
 #[path = "../../tests/engine_support/mod.rs"]
 mod engine_support;
-#[path = "../../tests/provider_model/model.rs"]
+#[path = "../../tests/provider_model/model/mod.rs"]
 mod model;
 #[path = "../../tests/provider_model/op.rs"]
 mod op;
@@ -17,6 +17,8 @@ mod op;
 mod pair;
 #[path = "../../tests/provider_model/planned.rs"]
 mod planned;
+#[path = "../../tests/provider_model/seen.rs"]
+mod seen;
 
 use engine::Engine;
 use libfuzzer_sys::fuzz_target;

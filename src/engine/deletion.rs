@@ -69,28 +69,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes the trees of finished roots that match. A tree with a member that still runs is left alone.
+    /// Deletes the trees of finished roots that match. A tree with a member that still runs is left alone, and
+    /// does not count against the limit: it would keep its place, and deletion in portions would get no further.
     pub(super) fn delete_bulk(&mut self, filter: &InstanceFilter) -> Result<DeleteInstanceResult, Stop> {
         let mut result = DeleteInstanceResult::default();
-        for root in self.matching(filter, Select::FinishedRoots)? {
-            let tree = reads::tree(self.connection.connection(), &root)?;
-            if self.any_runs(&tree)? {
-                continue;
-            }
-            for id in tree {
+        for root in self.matching(filter, Select::FinishedTrees)? {
+            for id in reads::tree(self.connection.connection(), &root)? {
                 self.delete_one(&id, &mut result)?;
             }
         }
         Ok(result)
-    }
-
-    fn any_runs(&self, ids: &[String]) -> Result<bool, Stop> {
-        for id in ids {
-            if status(self.connection.connection(), id)?.as_deref() == Some(RUNNING) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     pub(super) fn prune(&mut self, id: &str, options: &PruneOptions) -> Result<PruneResult, Stop> {
@@ -150,7 +138,8 @@ impl Engine {
 #[derive(Clone, Copy)]
 enum Select {
     All,
-    FinishedRoots,
+    /// Roots of trees of which no member runs.
+    FinishedTrees,
 }
 
 impl Select {
@@ -161,14 +150,22 @@ impl Select {
         completed_before: Option<u64>,
         limit: u32,
     ) -> SqlResult<Vec<String>> {
-        let finished_roots = "AND i.parent IS NULL AND e.status IN ('Completed', 'Failed', 'ContinuedAsNew')";
+        let finished_trees = "AND i.parent IS NULL AND e.status IN ('Completed', 'Failed', 'ContinuedAsNew')
+            AND NOT EXISTS (
+                WITH RECURSIVE tree (id) AS (
+                    SELECT i.id UNION SELECT child.id FROM tree JOIN instances child ON child.parent = tree.id
+                )
+                SELECT 1 FROM tree JOIN instances member ON member.id = tree.id
+                JOIN executions current
+                    ON current.instance = member.key AND current.execution = member.execution
+                WHERE current.status = 'Running')";
         let sql = format!(
             "SELECT i.id FROM instances i
              LEFT JOIN executions e ON e.instance = i.key AND e.execution = i.execution
              WHERE i.name IS NOT NULL {} {}
                AND (?2 IS NULL OR e.completed_at_ms < ?2) ORDER BY i.key LIMIT ?3",
             if id.is_some() { "AND i.id = ?1" } else { "AND ?1 IS NULL" },
-            if matches!(self, Select::FinishedRoots) { finished_roots } else { "" },
+            if matches!(self, Select::FinishedTrees) { finished_trees } else { "" },
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params![id, completed_before.map(time), limit], |row| row.get(0))?;

@@ -10,45 +10,64 @@ use crate::answer::{Answer, Offered};
 use crate::engine::Engine;
 use crate::engine_support::{Turn, activity, event, raised, start};
 use crate::model::Model;
-use crate::op::{Bytes, Op, Tags};
-use crate::planned::instance_name;
+use crate::op::{Bytes, Keep, Op, Tags, Which};
+use crate::planned::{instance_name, start_by};
 
 const THREADS: usize = 3;
 const CALLS: usize = 5;
 
+/// How many bytes decide all calls.
+pub(crate) const BYTES: usize = 3 * THREADS * CALLS;
+
 /// A call with all its arguments, so that the model can be asked the same.
 #[derive(Debug, Clone)]
 enum Call {
-    Message(String, WorkItem),
+    Message(WorkItem),
     Work(WorkItem),
-    FetchTurn,
+    /// A fetch, or something else whose arguments are numbers.
+    Do(Op),
     /// What the thread got by its last fetch.
     AckTurn(Turn),
     AbandonTurn,
-    FetchWork,
     AckWork,
-    Delete(u8),
-    Look,
+    /// The history of an instance: on a file by another connection than the writer's.
+    Read(String),
+    /// All who come from an instance.
+    Tree(String),
+    Depths,
 }
+
+const FETCH_TURN: Op = Op::FetchTurn { ranges: None };
+const FETCH_WORK: Op = Op::FetchWork { worker: None, tags: Tags::Any };
 
 type Log = Vec<(Call, Answer)>;
 
-/// Chooses a thread's next call by what it holds.
+/// Chooses a thread's next call by what it holds. There are two instances; the second may be the first one's
+/// child.
 fn choose(bytes: &mut Bytes<'_>, thread: usize, no: usize, turn: Option<&Offered>, work: bool) -> Call {
-    let choice = bytes.below(10);
-    let instance = bytes.below(2);
-    let id = instance_name(instance);
+    let choice = bytes.below(16);
+    let id = instance_name(bytes.below(2));
+    let more = bytes.below(12);
     match (choice, turn) {
-        (0..=3, Some(offered)) => Call::AckTurn(answer_to(offered, thread, no)),
-        (4, Some(_)) => Call::AbandonTurn,
-        (5 | 6, _) if work => Call::AckWork,
-        (0 | 1, None) => Call::Message(id.clone(), start(&id)),
-        (2, _) => Call::Message(id.clone(), raised(&id, "bell")),
-        (3, _) => Call::Work(activity(&id, unique(thread, no))),
-        (4..=6, _) => Call::FetchTurn,
-        (7, _) => Call::FetchWork,
-        (8, _) => Call::Look,
-        _ => Call::Delete(instance),
+        (0..=5, Some(offered)) => Call::AckTurn(answer_to(offered, thread, no, more < 4)),
+        (6, Some(_)) => Call::AbandonTurn,
+        (7 | 8, _) if work => Call::AckWork,
+        (0..=2, None) => {
+            let parent = (id != instance_name(0) && more < 9).then(|| instance_name(0));
+            Call::Message(start_by(parent.as_deref(), &id))
+        }
+        (3, _) => Call::Message(raised(&id, "bell")),
+        (4, _) => Call::Work(activity(&id, unique(thread, no))),
+        (6..=8, _) | (5, None) => Call::Do(FETCH_TURN),
+        (9, _) => Call::Do(FETCH_WORK),
+        (10, _) => Call::Read(id),
+        (11, _) => Call::Tree(id),
+        (12, _) => Call::Depths,
+        (13, _) => Call::Do(Op::DeleteBulk(Which { ids: None, before_s: None, limit: Some(1 + more % 2) })),
+        (14, _) if more < 3 => {
+            Call::Do(Op::Prune { instance: more % 2, keep: Keep { last: None, before_s: None } })
+        }
+        _ => Call::Do(Op::DeleteThese { ids: 1 + more % 3, force: more < 6 }),
     }
 }
 
@@ -56,16 +75,23 @@ fn unique(thread: usize, no: usize) -> u64 {
     (1000 * (thread + 1) + no) as u64
 }
 
-/// A turn that follows on what was offered: one event more, and an activity.
-fn answer_to(offered: &Offered, thread: usize, no: usize) -> Turn {
+/// A turn that follows on what was offered: one event more, and an activity; or it is the last.
+fn answer_to(offered: &Offered, thread: usize, no: usize, ends: bool) -> Turn {
     let id = &offered.instance;
     let mut turn = match offered.history.len() {
         0 => Turn::starting(id, offered.execution),
         _ => Turn::of(offered.execution, Vec::new()),
     };
+    turn.metadata.parent_instance_id = offered.messages.iter().find_map(|message| match message {
+        WorkItem::StartOrchestration { parent_instance, .. } => parent_instance.clone(),
+        _ => None,
+    });
     let next = (offered.history.len() + turn.history.len()) as u64 + 1;
     let kind = EventKind::ExternalEvent { name: "bell".into(), data: format!("{thread}.{no}") };
     turn.history.push(event(id, offered.execution, next, kind));
+    if ends {
+        return turn.ending("Completed");
+    }
     turn.work.push(activity(id, unique(thread, no)));
     turn
 }
@@ -78,21 +104,21 @@ async fn drive(engine: &mut Engine, thread: usize, bytes: &[u8]) -> Log {
     for no in 0..CALLS {
         let call = choose(&mut bytes, thread, no, turn.as_deref(), work);
         let answer = match call.clone() {
-            Call::Message(_, item) => engine.enqueue(item, None).await,
+            Call::Message(item) => engine.enqueue(item, None).await,
             Call::Work(item) => engine.enqueue_work(item).await,
-            Call::FetchTurn => engine.apply(Op::FetchTurn { major: None }).await,
+            Call::Do(op) => engine.apply(op).await,
             Call::AckTurn(answer) => engine.ack_turn(turns - 1, answer).await,
             Call::AbandonTurn => {
                 engine.apply(Op::AbandonTurn { token: 0, delay_s: None, ignore_attempt: false }).await
             }
-            Call::FetchWork => engine.apply(Op::FetchWork { worker: None, tags: Tags::Any }).await,
             Call::AckWork => engine.ack_work(works - 1, None).await,
-            Call::Delete(instance) => engine.delete_whatever(&instance_name(instance)).await,
-            Call::Look => engine.depths().await,
+            Call::Read(id) => engine.history(&id).await,
+            Call::Tree(id) => engine.tree(&id).await,
+            Call::Depths => engine.depths().await,
         };
         match (&call, &answer) {
-            (Call::FetchTurn, Answer::Turn(Some(_))) => turns += 1,
-            (Call::FetchWork, Answer::Work(Some(_))) => (works, work) = (works + 1, true),
+            (_, Answer::Turn(Some(_))) => turns += 1,
+            (_, Answer::Work(Some(_))) => (works, work) = (works + 1, true),
             (Call::AckTurn(_) | Call::AbandonTurn, _) => turn = None,
             (Call::AckWork, _) => work = false,
             _ => {}
@@ -124,34 +150,30 @@ impl Guess {
     fn agrees(&mut self, thread: usize, (call, said): &(Call, Answer)) -> bool {
         let model = &mut self.model;
         let expected = match call.clone() {
-            Call::Message(to, item) => {
-                model.enqueue(&to, item, None);
+            Call::Message(item) => {
+                model.enqueue(item, None);
                 Answer::Done
             }
             Call::Work(item) => {
                 model.enqueue_work(item);
                 Answer::Done
             }
-            Call::FetchTurn => {
-                let answer = model.apply(Op::FetchTurn { major: None });
-                if matches!(answer, Answer::Turn(Some(_))) {
-                    self.turn[thread] = model.turn_token(0).unwrap_or(0);
-                }
-                answer
-            }
+            Call::Do(op) => model.apply(op),
             Call::AckTurn(turn) => model.ack_turn(self.turn[thread], turn),
             Call::AbandonTurn => model.abandon_turn(self.turn[thread], None, false),
-            Call::FetchWork => {
-                let answer = model.apply(Op::FetchWork { worker: None, tags: Tags::Any });
-                if matches!(answer, Answer::Work(Some(_))) {
-                    self.work[thread] = model.work_token(0).unwrap_or(0);
-                }
-                answer
-            }
             Call::AckWork => model.ack_work(self.work[thread], None),
-            Call::Delete(instance) => model.delete_whatever(&instance_name(instance)),
-            Call::Look => model.depths(),
+            Call::Read(id) => Answer::History(model.history(&id)),
+            Call::Tree(id) => Answer::Tree(model.family(&id).tree),
+            Call::Depths => {
+                let (messages, work) = model.depths();
+                Answer::Depths(messages, work)
+            }
         };
+        match expected {
+            Answer::Turn(Some(_)) => self.turn[thread] = model.turn_token(0).unwrap_or(0),
+            Answer::Work(Some(_)) => self.work[thread] = model.work_token(0).unwrap_or(0),
+            _ => {}
+        }
         self.done[thread] += 1;
         expected == *said
     }
@@ -175,8 +197,7 @@ fn explained(logs: &[Log]) -> bool {
 }
 
 /// What each thread was told.
-fn run(bytes: &[u8]) -> Vec<Log> {
-    let engine = Engine::in_memory();
+fn run(engine: &Engine, bytes: &[u8]) -> Vec<Log> {
     let barrier = Arc::new(Barrier::new(THREADS));
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
@@ -193,8 +214,8 @@ fn run(bytes: &[u8]) -> Vec<Log> {
     threads.into_iter().map(|thread| thread.join().expect("it ends")).collect()
 }
 
-pub(crate) fn check(bytes: &[u8]) {
-    let logs = run(bytes);
+pub(crate) fn check(engine: &Engine, bytes: &[u8]) {
+    let logs = run(engine, bytes);
     assert!(explained(&logs), "no order explains {logs:#?}");
 }
 
@@ -208,11 +229,11 @@ fn an_answer_nobody_could_have_given_is_not_explained() {
         Answer::Turn(Some(Box::new(Offered { instance, execution: 1, messages, attempt, history, values })))
     };
     let log = |attempt| {
-        let started = (Call::Message(id.clone(), start(&id)), Answer::Done);
+        let started = (Call::Message(start(&id)), Answer::Done);
         vec![
             vec![started],
-            vec![(Call::FetchTurn, offered(attempt))],
-            vec![(Call::FetchTurn, Answer::Turn(None))],
+            vec![(Call::Do(FETCH_TURN), offered(attempt))],
+            vec![(Call::Do(FETCH_TURN), Answer::Turn(None))],
         ]
     };
     assert!(explained(&log(1)), "the start comes first");

@@ -14,31 +14,40 @@ mod model;
 mod op;
 mod pair;
 mod planned;
+mod regressions;
+mod seen;
 
 use engine::Engine;
+use forebay::Durability;
 use proptest::prelude::*;
 
 /// Everything is read after every step, so a case is a thousand calls: fewer of them unless more are asked for.
 fn config() -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(64), failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: asked.unwrap_or(48), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn in_memory(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn in_memory(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         pair::run(Engine::in_memory(), &bytes);
     }
 
     #[test]
-    fn from_several_threads(bytes in proptest::collection::vec(any::<u8>(), 30)) {
-        concurrent::check(&bytes);
+    fn on_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        pair::run(Engine::on_a_file(Durability::Full), &bytes);
     }
 
     #[test]
-    fn on_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        pair::run(Engine::on_a_file(), &bytes);
+    fn from_several_threads_in_memory(bytes in proptest::collection::vec(any::<u8>(), concurrent::BYTES)) {
+        concurrent::check(&Engine::in_memory(), &bytes);
+    }
+
+    #[test]
+    fn from_several_threads_on_a_file(bytes in proptest::collection::vec(any::<u8>(), concurrent::BYTES)) {
+        concurrent::check(&Engine::on_a_file(Durability::Full), &bytes);
+        concurrent::check(&Engine::on_a_file(Durability::Normal), &bytes);
     }
 }

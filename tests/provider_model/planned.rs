@@ -5,9 +5,9 @@ use duroxide::providers::{ScheduledActivityIdentifier, WorkItem};
 use duroxide::{Event, EventKind};
 use semver::Version;
 
-use crate::engine_support::{START_MS, Turn, activity, completed, event, heard, id_of, started_event, timer};
+use crate::engine_support::{Turn, activity, completed, event, heard, id_of, start, started_event, timer};
 use crate::model::Model;
-use crate::op::{End, TurnPlan};
+use crate::op::{Change, End, PINS, TurnPlan};
 
 pub(crate) fn instance_name(no: u8) -> String {
     format!("order {no}")
@@ -25,20 +25,55 @@ pub(crate) fn tag_name(no: u8) -> String {
     format!("tag {no}")
 }
 
+pub(crate) fn key_name(no: u8) -> String {
+    format!("key {no}")
+}
+
+/// The start of an instance by its parent, or by nobody.
+pub(crate) fn start_by(parent: Option<&str>, id: &str) -> WorkItem {
+    let mut item = start(id);
+    if let WorkItem::StartOrchestration { parent_instance, parent_id, parent_execution_id, .. } = &mut item {
+        *parent_instance = parent.map(Into::into);
+        (*parent_id, *parent_execution_id) = (parent.map(|_| 1), parent.map(|_| 1));
+    }
+    item
+}
+
+/// Whose queue a message goes to.
+pub(crate) fn addressee(item: &WorkItem) -> String {
+    match item {
+        WorkItem::StartOrchestration { instance, .. }
+        | WorkItem::ContinueAsNew { instance, .. }
+        | WorkItem::ActivityCompleted { instance, .. }
+        | WorkItem::TimerFired { instance, .. }
+        | WorkItem::ExternalRaised { instance, .. }
+        | WorkItem::QueueMessage { instance, .. } => instance.clone(),
+        WorkItem::SubOrchCompleted { parent_instance, .. } => parent_instance.clone(),
+        other => panic!("{other:?} is not sent here"),
+    }
+}
+
 impl Model {
     /// What the turn with this token writes, if it follows the plan.
     pub(crate) fn turn(&mut self, token: usize, plan: TurnPlan) -> Turn {
         let id = self.turn_leases[token].instance.clone();
+        // Every start that it hears of may name another one.
+        let parent = self.turn_leases[token].items.iter().find_map(|no| self.parent_named_by(*no));
         let kept = self.instances.get(&id);
         let (mut number, latest) = kept.map_or((1, None), |kept| kept.seen.latest());
-        if latest.is_some_and(|execution| execution.status == "ContinuedAsNew") {
+        if latest.is_some_and(|execution| execution.status == "ContinuedAsNew" || plan.skips) {
             number += 1;
         }
+        let reports_to = kept.map_or(&parent, |kept| &kept.seen.parent).clone();
         let written = kept.and_then(|kept| kept.seen.executions.get(&number));
         let mut next = written.map_or(0, |execution| execution.events.len() as u64);
         let mut turn = if next == 0 { Turn::starting(&id, number) } else { Turn::of(number, Vec::new()) };
         next += turn.history.len() as u64;
-        turn.metadata.pinned_duroxide_version = plan.pin.map(|major| Version::new(major.into(), 4, 2));
+        turn.metadata.parent_instance_id = parent;
+        turn.metadata.pinned_duroxide_version = plan.pin.map(|no| {
+            let (major, minor, patch) = PINS[usize::from(no)];
+            Version::new(major, minor, patch)
+        });
         if plan.duplicate && written.is_some() {
             turn.history.push(started_event(&id, number));
         }
@@ -48,16 +83,17 @@ impl Model {
         };
         write(EventKind::ExternalEvent { name: "bell".into(), data: "heard".into() });
         match plan.value {
-            Some(Some(value)) => write(EventKind::KeyValueSet {
-                key: "value".into(),
-                value: value.to_string(),
-                last_updated_at_ms: START_MS,
+            Some(Change::Set(key, value)) => write(EventKind::KeyValueSet {
+                key: key_name(key),
+                value: "x".repeat(value.into()),
+                last_updated_at_ms: self.now_ms(),
             }),
-            Some(None) => write(EventKind::KeyValueCleared { key: "value".into() }),
+            Some(Change::Clear(key)) => write(EventKind::KeyValueCleared { key: key_name(key) }),
+            Some(Change::ClearAll) => write(EventKind::KeyValuesCleared),
             None => {}
         }
-        if let Some(status) = plan.status {
-            write(EventKind::CustomStatusUpdated { status: Some(status.to_string()) });
+        for status in plan.statuses.into_iter().flatten() {
+            write(EventKind::CustomStatusUpdated { status: status.map(|status| status.to_string()) });
         }
         if let Some((session, tag)) = plan.activity {
             turn.work.push(self.activity(&id, session, tag));
@@ -75,9 +111,21 @@ impl Model {
                 activity_id: id_of(&waiting.item),
             }));
         }
+        // Greater numbers only, so nobody comes from itself.
+        if let Some(child) = plan.child.map(instance_name).filter(|child| *child > id) {
+            turn.messages.push(start_by(Some(&id), &child));
+        }
         match plan.end {
             End::Runs => turn,
-            End::Completed => turn.ending("Completed"),
+            End::Completed => {
+                turn.messages.extend(reports_to.map(|parent_instance| WorkItem::SubOrchCompleted {
+                    parent_instance,
+                    parent_execution_id: 1,
+                    parent_id: 1,
+                    result: "done".into(),
+                }));
+                turn.ending("Completed")
+            }
             End::Failed => turn.ending("Failed"),
             End::ContinuedAsNew => {
                 turn.messages.push(again(&id));
