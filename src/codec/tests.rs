@@ -11,7 +11,7 @@ use std::fmt::Write;
 use duroxide::EventKind;
 use proptest::prelude::*;
 
-use super::carried::CARRIED_MAX;
+use super::carried::{CARRIED_MAX, Carried};
 use super::samples::{self, Sample};
 use super::{strategies, variants, *};
 
@@ -251,6 +251,13 @@ fn a_carried_list_has_an_end() {
     body[at + 1] += 1;
     let refused = decode_work_item(&record_of(&body)).unwrap_err();
     assert!(refused.source().unwrap().to_string().contains("10001 carried events"));
+}
+
+#[test]
+fn what_is_no_carried_list_is_refused_by_what_was_wanted() {
+    // bincode never asks what was expected; a replacement that knows types of its own would.
+    let refused = serde_json::from_str::<Carried<'_>>("5").err().unwrap();
+    assert!(refused.to_string().contains("expected at most 10000 carried events"), "{refused}");
 }
 
 #[test]
