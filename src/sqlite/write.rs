@@ -26,8 +26,8 @@ pub(crate) enum Sync {
 /// How long the writer is idle before it moves the log into the database.
 const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_millis(500);
 
-/// How often the writer looks whether its files are still there and sound while it is busy. It looks before every checkpoint
-/// as well.
+/// How often the writer looks whether its files are still there and sound while it is busy. It looks before
+/// every checkpoint as well.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// At `Normal` the log is moved to the disk every so many bytes, while the writer goes on (see `write_back.rs`).

@@ -29,7 +29,8 @@ impl WriteBack {
     /// thread to be had: everything works without, checkpoints only take longer.
     pub(super) fn start(path: &Path) -> Option<Self> {
         // Not the database file: closing any handle of that would drop SQLite's locks on it. The log has none.
-        let log = File::open(owner::beside(path, "-wal")).ok()?;
+        // For writing, which syncing takes on Windows.
+        let log = File::options().write(true).open(owner::beside(path, "-wal")).ok()?;
         Self::over(move || log.sync_data())
     }
 
@@ -115,6 +116,18 @@ mod tests {
         assert!(error.contains("write-ahead log") && error.contains("the disk is gone"), "{error}");
         drop(write_back);
         assert_eq!(tries.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_log_beside_a_database_can_be_synced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("app.db");
+        std::fs::write(owner::beside(&path, "-wal"), "frames").expect("it is written");
+        let mut write_back = WriteBack::start(&path).expect("there is a log");
+        write_back.request();
+        write_back.requests = None;
+        write_back.thread.take().expect("it runs").join().expect("it ends when nobody asks any more");
+        write_back.check().expect("it was synced");
     }
 
     #[test]
