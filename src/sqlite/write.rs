@@ -168,6 +168,7 @@ impl WriteConnection {
         Counters::add(&self.counters.commits, 1);
         if self.path.is_some() {
             self.measure_log();
+            self.write_log_back();
             self.log.last_commit = Some(now);
         }
         Ok(())
@@ -238,6 +239,10 @@ impl WriteConnection {
         let appended = super::pages_written(&self.connection);
         Counters::add(&self.counters.bytes_written, appended * self.frame_bytes);
         self.log.frames += appended;
+    }
+
+    /// At `Normal`, has the log synced beside the writer each time it has grown by [`WRITE_BACK_BYTES`].
+    fn write_log_back(&mut self) {
         if self.durability == Durability::Normal && self.log.frames >= self.log.write_back_at_frames {
             self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;
             if self.write_back.is_none() {

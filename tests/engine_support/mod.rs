@@ -117,6 +117,21 @@ pub(crate) fn routed(instance: &str, id: u64, session: Option<&str>, tag: Option
     }
 }
 
+/// The next execution of an instance, from its own last turn.
+pub(crate) fn continued(instance: &str, input: &str) -> WorkItem {
+    WorkItem::ContinueAsNew {
+        instance: instance.into(),
+        orchestration: "Orders".into(),
+        input: input.into(),
+        version: Some("1.0.0".into()),
+        parent_instance: None,
+        parent_id: None,
+        parent_execution_id: None,
+        carry_forward_events: vec![],
+        initial_custom_status: None,
+    }
+}
+
 pub(crate) fn completed(instance: &str, id: u64) -> WorkItem {
     WorkItem::ActivityCompleted { instance: instance.into(), execution_id: 1, id, result: "done".into() }
 }

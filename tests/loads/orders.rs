@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use duroxide::EventKind;
-use duroxide::providers::{Provider, ProviderAdmin, PruneOptions, ScheduledActivityIdentifier, WorkItem};
+use duroxide::providers::{Provider, ProviderAdmin, PruneOptions, ScheduledActivityIdentifier};
 use forebay::{Durability, Error, Forebay, ManualClock, Options};
 
 use super::driver::{Driver, Joined};
@@ -13,7 +13,9 @@ use super::picture::{self, AT_ONCE, Book, Picture};
 use super::record::Record;
 use super::{Load, WAL_BYTES_MAX};
 use crate::disk::Disk;
-use crate::engine_support::{START_MS, Turn, activity, completed, event, heard, raised, start, timer};
+use crate::engine_support::{
+    START_MS, Turn, activity, completed, continued, event, heard, raised, start, timer,
+};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -222,21 +224,10 @@ impl Driver<'_, '_> {
     }
 
     async fn second_session(&mut self) -> Result<(), Stopped> {
-        let again = WorkItem::ContinueAsNew {
-            instance: "a".into(),
-            orchestration: "Orders".into(),
-            input: "2".into(),
-            version: Some("1.0.0".into()),
-            parent_instance: None,
-            parent_id: None,
-            parent_execution_id: None,
-            carry_forward_events: vec![],
-            initial_custom_status: None,
-        };
         self.enqueue("a", raised("a", "end"), None).await?;
         let a = self.fetch("a").await?;
         let mut last = Turn::of(1, vec![heard("a", 12, "end")]).ending("ContinuedAsNew");
-        last.messages.push(again);
+        last.messages.push(continued("a", "2"));
         self.ack(a, last).await?;
         let a = self.fetch("a").await?;
         let mut next = Turn::starting("a", 2);

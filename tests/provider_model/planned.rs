@@ -5,7 +5,9 @@ use duroxide::providers::{ScheduledActivityIdentifier, WorkItem};
 use duroxide::{Event, EventKind};
 use semver::Version;
 
-use crate::engine_support::{Turn, activity, completed, event, heard, id_of, start, started_event, timer};
+use crate::engine_support::{
+    Turn, activity, completed, continued, event, heard, id_of, start, started_event, timer,
+};
 use crate::model::Model;
 use crate::op::{Change, End, PINS, TurnPlan};
 
@@ -128,7 +130,7 @@ impl Model {
             }
             End::Failed => turn.ending("Failed"),
             End::ContinuedAsNew => {
-                turn.messages.push(again(&id));
+                turn.messages.push(continued(&id, "again"));
                 turn.ending("ContinuedAsNew")
             }
         }
@@ -156,19 +158,5 @@ impl Model {
     /// What the activity with this token produces.
     pub(crate) fn completion(&self, token: usize) -> WorkItem {
         completed(&self.work_leases[token].instance, self.work_leases[token].items[0])
-    }
-}
-
-fn again(instance: &str) -> WorkItem {
-    WorkItem::ContinueAsNew {
-        instance: instance.into(),
-        orchestration: "Orders".into(),
-        input: "again".into(),
-        version: Some("1.0.0".into()),
-        parent_instance: None,
-        parent_id: None,
-        parent_execution_id: None,
-        carry_forward_events: vec![],
-        initial_custom_status: None,
     }
 }
