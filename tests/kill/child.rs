@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::manner::{Kind, Manner};
 use crate::random::Random;
 use crate::report::Report;
 
 const JOB: &str = "FOREBAY_KILL_JOB";
 
-/// A child that does not come up within this time hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A child that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the child is to do.
 #[derive(Debug, Clone)]
@@ -22,8 +23,7 @@ pub(crate) struct Job {
     /// The first number it may use: no two children of one file use the same.
     pub(crate) first: u64,
     pub(crate) wal_bytes_max: u64,
-    /// Reports what has not happened yet: what the test must notice.
-    pub(crate) lies: bool,
+    pub(crate) manner: Manner,
 }
 
 impl Job {
@@ -40,14 +40,13 @@ impl Job {
         Some(Self {
             first: number(field()),
             wal_bytes_max: number(field()),
-            lies: field() == "lies",
+            manner: Manner::read(field()).expect("a manner"),
             database: field().into(),
         })
     }
 
     fn text(&self, database: &Path) -> String {
-        let honesty = if self.lies { "lies" } else { "honest" };
-        format!("{} {} {honesty} {}", self.first, self.wal_bytes_max, database.display())
+        format!("{} {} {} {}", self.first, self.wal_bytes_max, self.manner.word(), database.display())
     }
 }
 
@@ -58,15 +57,17 @@ pub(crate) enum Death {
     Opening(Duration),
     /// So long after the load began.
     Working(Duration),
-    /// When so many ends have been seen.
-    Seen(usize),
+    /// When it has told of so many of a kind.
+    Told(Kind, usize),
+    /// When this is true of everything it has told.
+    When(fn(&[Report]) -> bool),
 }
 
 impl Death {
     pub(crate) fn random(random: &mut Random) -> Self {
         match random.below(5) {
             0 => Self::Opening(Duration::from_micros(random.next() % 30_000)),
-            1 => Self::Seen(1 + random.below(20)),
+            1 => Self::Told(Kind::End, 1 + random.below(20)),
             _ => Self::Working(Duration::from_micros(random.next() % 400_000)),
         }
     }
@@ -79,19 +80,21 @@ pub(crate) fn run_and_kill(name: &str, job: &Job, death: Death) -> Vec<Report> {
     if let Death::Opening(delay) = death {
         std::thread::sleep(delay);
     } else {
-        let ready = running.reports.recv_timeout(PATIENCE).expect("the child opens the file in time");
-        assert_eq!(ready, Report::Ready, "nothing comes before");
+        assert_eq!(running.next(&[]), Report::Ready, "nothing comes before");
     }
     if let Death::Working(delay) = death {
         std::thread::sleep(delay);
     }
-    if let Death::Seen(ends) = death {
-        let mut seen = 0;
-        while seen < ends {
-            let report = running.reports.recv_timeout(PATIENCE).expect("the child gets on");
-            seen += usize::from(matches!(report, Report::Seen(..) | Report::Resolved { .. }));
-            reports.push(report);
+    let comes = |told: &[Report]| match death {
+        Death::Opening(_) | Death::Working(_) => true,
+        Death::Told(kind, times) => {
+            told.iter().filter(|report| Kind::of(report) == Some(kind)).count() >= times
         }
+        Death::When(so) => so(told),
+    };
+    while !comes(&reports) {
+        let next = running.next(&reports);
+        reports.push(next);
     }
     running.child.kill().expect("it can be killed");
     let status = running.child.wait().expect("it is gone");
@@ -128,6 +131,20 @@ impl Running {
             }
         });
         Self { child, reports }
+    }
+
+    /// What it says next, after all that it has `told`.
+    fn next(&mut self, told: &[Report]) -> Report {
+        let began = Instant::now();
+        self.reports.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+            let (waited, ended) = (began.elapsed(), self.child.try_wait());
+            panic!(
+                "the child says nothing more ({error}) after {} reports, the last of them {:?}; waited \
+                 {waited:?}, its exit is {ended:?}",
+                told.len(),
+                told.last()
+            )
+        })
     }
 }
 

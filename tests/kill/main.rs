@@ -25,6 +25,7 @@ mod engine_support;
 mod found;
 #[cfg(feature = "duroxide")]
 mod ledger;
+mod manner;
 mod numbers;
 #[cfg(feature = "duroxide")]
 mod orders;

@@ -15,6 +15,13 @@ use crate::report::Report;
 /// Orders in flight.
 const CLIENTS: usize = 16;
 
+/// With a child that holds things, the turn of this order stays in hand. It is among the first, which are started
+/// together; a dispatcher and a few workers less leave the others enough.
+pub(crate) const HELD_TURN: u64 = 10;
+
+/// And so do the activities of this one.
+pub(crate) const HELD_WORK: u64 = 12;
+
 /// Every order gets these, in this order.
 pub(crate) const LETTERS: [&str; 2] = ["a", "b"];
 

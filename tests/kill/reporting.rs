@@ -14,19 +14,20 @@ use duroxide::providers::{
 use duroxide::{Event, SystemStats};
 use forebay::Forebay;
 
+use crate::manner::Manner;
+use crate::orders::{HELD_TURN, HELD_WORK, number};
 use crate::report::{Activity, Report, Turn};
 
 pub(crate) struct Reporting {
     engine: Forebay,
-    /// Tells of acknowledgements before they are made.
-    lies: bool,
+    manner: Manner,
     /// The activities that are out, by their token.
     out: Mutex<HashMap<String, Activity>>,
 }
 
 impl Reporting {
-    pub(crate) fn on(engine: Forebay, lies: bool) -> Arc<dyn Provider> {
-        Arc::new(Self { engine, lies, out: Mutex::default() })
+    pub(crate) fn on(engine: Forebay, manner: Manner) -> Arc<dyn Provider> {
+        Arc::new(Self { engine, manner, out: Mutex::default() })
     }
 
     /// Makes a call, and tells of it when it has succeeded.
@@ -36,15 +37,20 @@ impl Reporting {
         call: impl Future<Output = Result<(), ProviderError>>,
     ) -> Result<(), ProviderError> {
         let tell = || report.iter().for_each(Report::tell);
-        if self.lies {
+        if self.manner.lies_about(report.as_ref()) {
             tell();
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            return std::future::pending().await;
         }
         let result = call.await;
-        if !self.lies && result.is_ok() {
+        if result.is_ok() {
             tell();
         }
         result
+    }
+
+    /// Whether what belongs to this instance stays in hand, where `held` is the order whose things do.
+    fn holds(&self, instance: Option<&String>, held: u64) -> bool {
+        self.manner == Manner::Holds && instance.and_then(|id| number(id)) == Some(held)
     }
 }
 
@@ -115,6 +121,9 @@ impl Provider for Reporting {
         if let Some(turn) = &turn {
             Report::Offer(turn.clone()).tell();
         }
+        if self.holds(turn.as_ref().map(|turn| &turn.instance), HELD_TURN) {
+            return std::future::pending().await;
+        }
         let acked = self.engine.ack_orchestration_item(
             token,
             execution_id,
@@ -181,6 +190,9 @@ impl Provider for Reporting {
 
     async fn ack_work_item(&self, token: &str, completion: Option<WorkItem>) -> Result<(), ProviderError> {
         let activity = self.out.lock().expect("not poisoned").remove(token);
+        if self.holds(activity.as_ref().map(|activity| &activity.instance), HELD_WORK) {
+            return std::future::pending().await;
+        }
         self.told(activity.map(Report::Done), self.engine.ack_work_item(token, completion)).await
     }
 
