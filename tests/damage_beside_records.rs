@@ -11,7 +11,7 @@ use duroxide::EventKind;
 use duroxide::providers::{Provider, TagFilter};
 use engine_support::{
     LOCK, Place, Turn, activity, assert_says, begin, bounded, enqueue, enqueue_work, event, fetch, heard,
-    raised, start, started_event,
+    raised, routed, session, start, started_event,
 };
 use forebay::{Error, Options};
 
@@ -40,6 +40,33 @@ async fn a_history_row_whose_numbers_are_not_those_of_its_events_is_an_error() {
         let turn = fetch(&forebay).await.expect("the turn comes");
         assert!(turn.item.history_error.is_some(), "{first}..={last}: {:?}", turn.item);
         assert!(turn.item.history.is_empty());
+        forebay.close().expect("it closes");
+    }
+}
+
+/// Formerly what was moved to another history was served as a part of that.
+#[tokio::test]
+async fn a_history_row_that_is_found_in_another_history_is_an_error() {
+    let moves = [
+        "UPDATE history SET instance = 2 WHERE instance = 1 AND first_event = 2",
+        "UPDATE history SET execution = 2 WHERE instance = 1 AND first_event = 2",
+        "UPDATE instances SET id = 'c' WHERE id = 'a'",
+    ];
+    for (moved, instance, execution) in [(moves[0], "b", 1), (moves[1], "a", 2), (moves[2], "c", 1)] {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        for instance in ["a", "b"] {
+            begin(&forebay, instance, Turn::first(instance)).await;
+        }
+        let more = vec![heard("a", 2, "x"), heard("a", 3, "y")];
+        bounded(forebay.append_with_execution("a", 1, more)).await.expect("it is taken");
+        forebay.close().expect("it closes");
+        damage(&place, moved);
+
+        let forebay = place.open(Options::default());
+        let read = bounded(forebay.read_with_execution(instance, execution)).await;
+        let error = read.expect_err("that is not its history");
+        assert!(error.message.contains("belongs to another row"), "{error}");
         forebay.close().expect("it closes");
     }
 }
@@ -78,6 +105,43 @@ async fn a_worker_is_given_activities_and_nothing_else() {
     let fetched = bounded(forebay.fetch_work_item(LOCK, Duration::ZERO, None, &TagFilter::Any)).await;
     let error = fetched.expect_err("a start is no activity");
     assert!(error.message.contains("work row 1"), "{error}");
+    forebay.close().expect("it closes");
+}
+
+/// Formerly the columns decided who got an activity, and its record what it was.
+#[tokio::test]
+async fn an_activity_whose_columns_are_not_its_own_is_an_error() {
+    let changes =
+        ["instance = 'b'", "execution = 2", "activity = 3", "session = NULL", "session = 't'", "tag = NULL"];
+    for change in changes {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        enqueue_work(&forebay, routed("a", 2, Some("s"), Some("gpu"))).await;
+        forebay.close().expect("it closes");
+        damage(&place, &format!("UPDATE work SET {change}"));
+
+        let forebay = place.open(Options::default());
+        let session = session("w", LOCK);
+        let fetched = forebay.fetch_work_item(LOCK, Duration::ZERO, Some(&session), &TagFilter::Any);
+        let error = bounded(fetched).await.expect_err(change);
+        assert!(error.message.contains("work row 1"), "{error}");
+        forebay.close().expect("it closes");
+    }
+}
+
+/// Formerly an event could be taken for a start by what its row said it was.
+#[tokio::test]
+async fn a_message_of_another_kind_than_its_row_says_is_an_error() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    enqueue(&forebay, raised("a", "bell")).await;
+    forebay.close().expect("it closes");
+    damage(&place, "UPDATE messages SET kind = 0");
+
+    let forebay = place.open(Options::default());
+    let turn = fetch(&forebay).await.expect("it starts the instance, says the row");
+    let error = turn.item.history_error.expect("it does not");
+    assert!(error.contains("belongs to another row"), "{error}");
     forebay.close().expect("it closes");
 }
 

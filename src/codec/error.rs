@@ -29,7 +29,7 @@ pub(crate) enum DecodeError {
     TooLarge { bytes_max: usize },
     /// The first byte names another format: a newer forebay wrote this, or it is no record.
     UnknownFormat { found: u8, supported: u8 },
-    /// The bytes are not those that were written.
+    /// The bytes are not those that were written, or not where they were written (see `tie`).
     Checksum { stored: u32, computed: u32 },
     /// The value ends before its record does.
     TrailingBytes { unread: usize },
@@ -61,7 +61,11 @@ impl fmt::Display for DecodeError {
                 write!(f, "record format {found} is unknown, this version reads format {supported}")
             }
             Self::Checksum { stored, computed } => {
-                write!(f, "record is damaged: its checksum is {stored:08x}, its bytes give {computed:08x}")
+                write!(
+                    f,
+                    "record is damaged, or belongs to another row: its checksum is {stored:08x}, its bytes give \
+                     {computed:08x}"
+                )
             }
             Self::TrailingBytes { unread } => write!(f, "record has {unread} bytes after its end"),
             Self::Body(_) => write!(f, "record is intact but cannot be decoded"),

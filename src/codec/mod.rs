@@ -18,7 +18,8 @@
 //! - The bytes are frozen by `tests/golden/records.txt`. bincode is finished and unmaintained; nothing
 //!   outside this folder names it, and a replacement has to give the same bytes.
 //!
-//! A record does not say whether it holds events or a work item: its table does.
+//! A record does not say whether it holds events or a work item: its table does. Nor does it say whose history it
+//! is a part of: a row of history is tied to that by its checksum (see [`tie`]).
 //!
 //! Rejected: bincode's limit as the only bound. It counts what is read, but every event gets a copy of the
 //! run's instance id, so a small record can ask for any amount; and it is not enforced on writing.
@@ -95,6 +96,17 @@ pub(crate) fn encode_work_item(item: &WorkItem) -> Result<Vec<u8>, EncodeError> 
 /// Decodes one work item.
 pub(crate) fn decode_work_item(record: &[u8]) -> Result<WorkItem, DecodeError> {
     decode_work_item_within(record, RECORD_BYTES_MAX)
+}
+
+/// Ties a record of events to the history it is a row of, or unties it: the same step does both. Its checksum is
+/// mixed with that of the history's name, so a record that is read as a part of another does not decode.
+///
+/// Not part of encoding: which instance a turn belongs to is known to the writer alone, and events need not
+/// say (duroxide's own validations store events of one instance under another).
+pub(crate) fn tie(record: &mut [u8], instance: &str, execution: u64) {
+    let name = crc32c::crc32c_append(crc32c::crc32c(&execution.to_le_bytes()), instance.as_bytes());
+    let checksum = record.iter_mut().take(HEADER_BYTES).skip(1);
+    checksum.zip(name.to_le_bytes()).for_each(|(byte, mixed_in)| *byte ^= mixed_in);
 }
 
 // The four again, with the limit as an argument: so that a test need not fill 256 MiB to reach it.

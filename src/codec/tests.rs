@@ -268,7 +268,7 @@ fn errors_say_what_was_found() {
     );
     assert_eq!(
         decode_run(&[1, 0, 0, 0, 0, 0]).unwrap_err().to_string(),
-        "record is damaged: its checksum is 00000000, its bytes give 527d5351"
+        "record is damaged, or belongs to another row: its checksum is 00000000, its bytes give 527d5351"
     );
     let run = samples::seven_events();
     assert_eq!(
@@ -281,7 +281,40 @@ fn errors_say_what_was_found() {
     assert!(refused.source().is_some());
 }
 
+/// The numbers are frozen: they are in every file of format 2.
+#[test]
+fn what_a_record_is_tied_to_is_its_instance_and_execution() {
+    let name = |instance, execution| {
+        let mut header = [FORMAT_VERSION, 0, 0, 0, 0, 7];
+        tie(&mut header, instance, execution);
+        assert_eq!((header[0], header[5]), (FORMAT_VERSION, 7), "only the checksum is mixed");
+        u32::from_le_bytes([header[1], header[2], header[3], header[4]])
+    };
+    assert_eq!(
+        [name("order-1", 1), name("order-1", 2), name("", 1)],
+        [0xc25f_cb10, 0x6acc_cc13, 0xc514_cfad]
+    );
+    tie(&mut [FORMAT_VERSION, 0], "too short to be a record", 1);
+}
+
 proptest! {
+    #[test]
+    fn what_is_tied_comes_back_where_it_was_tied_and_nowhere_else(
+        run in strategies::run(),
+        here in any::<(String, u64)>(),
+        there in any::<(String, u64)>(),
+    ) {
+        let mut record = encode_events(&run).unwrap();
+        tie(&mut record, &here.0, here.1);
+        let read_in = |(instance, execution): &(String, u64)| {
+            let mut record = record.clone();
+            tie(&mut record, instance, *execution);
+            decode_run(&record)
+        };
+        prop_assert_eq!(read_in(&here).unwrap(), run);
+        prop_assert_eq!(read_in(&there).is_ok(), here == there);
+    }
+
     #[test]
     fn any_run_comes_back(run in strategies::run()) {
         let record = encode_events(&run).unwrap();

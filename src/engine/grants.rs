@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
-use super::queued;
+use super::queued::{self, MessageRow, WorkRow};
 use super::returns::{LeaseGuard, Return};
 use super::rows::{self, SqlResult};
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
@@ -155,22 +155,22 @@ impl Engine {
         {
             return Ok(runs);
         }
-        let runs = rows::history(self.connection.connection(), row.key, row.execution)?;
+        let runs = rows::history(self.connection.connection(), row.key, instance, row.execution)?;
         let (instance, execution) = (Arc::clone(instance), row.execution);
         self.history_changes.push(HistoryChange::Fill { instance, execution, runs: runs.clone() });
         Ok(runs)
     }
 
-    /// The item itself if memory still has it, or else its record: staged in this batch or in its row.
-    fn message_body(&self, id: MessageId, message: &mut Message) -> SqlResult<GrantBody> {
+    /// The item itself if memory still has it, or else its row: staged in this batch or in its table.
+    fn message_body(&self, id: MessageId, message: &mut Message) -> SqlResult<GrantBody<MessageRow>> {
         if let Some(body) = message.body.take() {
             return Ok(GrantBody::Item(body.into_item()));
         }
-        let record = match self.message_changes.inserted(id) {
-            Some(staged) => staged.record.clone(),
-            None => queued::message_record(self.connection.connection(), id)?,
+        let row = match self.message_changes.inserted(id) {
+            Some(staged) => staged.clone(),
+            None => queued::message(self.connection.connection(), id)?,
         };
-        Ok(GrantBody::Record { row: id, record })
+        Ok(GrantBody::Row { id, row })
     }
 
     pub(super) fn match_work(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
@@ -201,8 +201,8 @@ impl Engine {
         let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
         let body = match body {
             Some(body) => GrantBody::Item(body.into_item()),
-            None => match self.work_record(id) {
-                Ok(record) => GrantBody::Record { row: id, record },
+            None => match self.work_row(id) {
+                Ok(row) => GrantBody::Row { id, row },
                 Err(error) => return Err(unreadable(error.into(), fetch.responder, out)),
             },
         };
@@ -215,10 +215,10 @@ impl Engine {
         Ok(())
     }
 
-    fn work_record(&self, id: WorkId) -> SqlResult<Vec<u8>> {
+    fn work_row(&self, id: WorkId) -> SqlResult<WorkRow> {
         match self.work_changes.inserted(id) {
-            Some(staged) => Ok(staged.record.clone()),
-            None => queued::work_record(self.connection.connection(), id),
+            Some(staged) => Ok(staged.clone()),
+            None => queued::work(self.connection.connection(), id),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) use op::{
     Abandon, FetchTurn, FetchWork, GrantBody, KvChange, NewMessage, NewWork, Op, Renew, Reply, Run, TurnAck,
     TurnGrant, Visible, WorkGrant,
 };
-use queued::{MessageRow, WorkRow};
+pub(crate) use queued::{MessageRow, WorkRow};
 use returns::{Return, Returns};
 pub(crate) use rows::RUNNING;
 

@@ -12,6 +12,7 @@ use duroxide::providers::{
 use rusqlite::Connection;
 use semver::Version;
 
+use super::queued::{MessageRow, WorkRow};
 use super::returns::LeaseGuard;
 use crate::queue::{FetchNo, LeaseNo, MessageKind};
 
@@ -158,9 +159,9 @@ pub(crate) struct TurnAck {
 }
 
 /// A queued item on its way to a caller: as it was submitted, or as its row holds it.
-pub(crate) enum GrantBody {
+pub(crate) enum GrantBody<R> {
     Item(Box<WorkItem>),
-    Record { row: i64, record: Vec<u8> },
+    Row { id: i64, row: R },
 }
 
 /// A leased instance with all that its turn needs; decoded on the caller's thread.
@@ -171,7 +172,7 @@ pub(crate) struct TurnGrant {
     pub(crate) version: Option<String>,
     pub(crate) execution: u64,
     pub(crate) history: Vec<Arc<Run>>,
-    pub(crate) messages: Vec<GrantBody>,
+    pub(crate) messages: Vec<GrantBody<MessageRow>>,
     pub(crate) kv: HashMap<String, KvEntry>,
     pub(crate) attempt: u32,
     pub(crate) guard: LeaseGuard,
@@ -179,7 +180,7 @@ pub(crate) struct TurnGrant {
 
 /// A leased activity.
 pub(crate) struct WorkGrant {
-    pub(crate) body: GrantBody,
+    pub(crate) body: GrantBody<WorkRow>,
     pub(crate) attempt: u32,
     pub(crate) guard: LeaseGuard,
 }

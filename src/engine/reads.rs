@@ -31,7 +31,7 @@ pub(crate) fn history(
         None => latest_execution(connection, id)?,
     };
     let history = match key(connection, id)? {
-        Some(key) => rows::history(connection, key, execution)?,
+        Some(key) => rows::history(connection, key, id, execution)?,
         None => Vec::new(),
     };
     drop(transaction);
@@ -112,13 +112,7 @@ pub(crate) fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Opt
                WHERE instance = ?1 AND execution = ?2 AND first_event = 1";
     let first = connection
         .prepare_cached(sql)?
-        .query_row(of, |row| {
-            Ok(Arc::new(Run {
-                first_event: row.get::<_, i64>(0)?.cast_unsigned(),
-                last_event: row.get::<_, i64>(1)?.cast_unsigned(),
-                record: row.get(2)?,
-            }))
-        })
+        .query_row(of, |stored| rows::run(stored, id, row.execution))
         .optional()?;
     let sql = format!(
         "SELECT count(*), coalesce(sum(length(CAST(seen AS BLOB))), 0)

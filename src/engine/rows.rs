@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use semver::Version;
 
 use super::op::Run;
+use crate::codec;
 use crate::queue::InstanceRow;
 
 /// The result of a statement, before anybody has decided what an error means for whom.
@@ -156,6 +157,7 @@ fn event_range(row: &Row<'_>) -> SqlResult<(u64, u64)> {
 pub(crate) fn insert_history(
     connection: &Connection,
     instance: i64,
+    id: &str,
     execution: u64,
     run: &Run,
     now_ms: u64,
@@ -165,7 +167,9 @@ pub(crate) fn insert_history(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     let (first, last) = (run.first_event.cast_signed(), run.last_event.cast_signed());
-    statement.execute(params![instance, execution.cast_signed(), first, last, time(now_ms), run.record])?;
+    let mut record = run.record.clone();
+    codec::tie(&mut record, id, execution);
+    statement.execute(params![instance, execution.cast_signed(), first, last, time(now_ms), record])?;
     Ok(())
 }
 
@@ -174,16 +178,27 @@ pub(crate) fn has_history(connection: &Connection, instance: i64, execution: u64
     connection.prepare_cached(sql)?.exists(params![instance, execution.cast_signed()])
 }
 
-pub(crate) fn history(connection: &Connection, instance: i64, execution: u64) -> SqlResult<Vec<Arc<Run>>> {
+pub(crate) fn history(
+    connection: &Connection,
+    instance: i64,
+    id: &str,
+    execution: u64,
+) -> SqlResult<Vec<Arc<Run>>> {
     let mut statement = connection.prepare_cached(
         "SELECT first_event, last_event, record FROM history
          WHERE instance = ?1 AND execution = ?2 ORDER BY first_event",
     )?;
-    let rows = statement.query_map(params![instance, execution.cast_signed()], |row| {
-        let (first_event, last_event) = event_range(row)?;
-        Ok(Arc::new(Run { first_event, last_event, record: row.get(2)? }))
-    })?;
+    let rows =
+        statement.query_map(params![instance, execution.cast_signed()], |row| run(row, id, execution))?;
     rows.collect()
+}
+
+/// A run from the columns `first_event, last_event, record` of a row of the history that is named.
+pub(crate) fn run(row: &Row<'_>, id: &str, execution: u64) -> SqlResult<Arc<Run>> {
+    let (first_event, last_event) = event_range(row)?;
+    let mut record: Vec<u8> = row.get(2)?;
+    codec::tie(&mut record, id, execution);
+    Ok(Arc::new(Run { first_event, last_event, record }))
 }
 
 pub(crate) fn set_custom_status(

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use crate::codec;
 use crate::error::Error;
 use crate::sqlite::{ENGINE_APPLICATION_ID as APPLICATION_ID, Location, explain};
 
 /// The newest format this build reads and writes, kept in `user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// Columns and their reasons are described in docs/design.md, "Schema".
 const CREATE: &str = "
@@ -133,14 +134,38 @@ pub(crate) fn size_pages(connection: &Connection, found: Found) -> Result<(), Er
 /// Creates the tables of a new file, or brings an older format up to date, in one transaction.
 pub(crate) fn prepare(connection: &Connection, found: Found) -> Result<(), Error> {
     match found {
-        // Formats before the newest would be migrated here, one step at a time; there are none yet.
-        Found::Format(_newest) => Ok(()),
+        Found::Format(FORMAT) => return Ok(()),
+        Found::Format(_) | Found::Empty => {}
+    }
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    match found {
         Found::Empty => {
-            let sql = format!(
-                "BEGIN IMMEDIATE; {CREATE} PRAGMA application_id = {APPLICATION_ID}; \
-                 PRAGMA user_version = {FORMAT}; COMMIT"
-            );
-            Ok(connection.execute_batch(&sql)?)
+            connection.execute_batch(&format!("{CREATE} PRAGMA application_id = {APPLICATION_ID}"))?;
+        }
+        Found::Format(_one) => tie_histories(connection)?,
+    }
+    connection.pragma_update(None, "user_version", FORMAT)?;
+    Ok(transaction.commit()?)
+}
+
+/// From format 1 to 2: each row of history is tied to its instance and execution.
+fn tie_histories(connection: &Connection) -> Result<(), Error> {
+    let mut instances = connection.prepare("SELECT key, id FROM instances")?;
+    let mut history =
+        connection.prepare("SELECT execution, first_event, record FROM history WHERE instance = ?1")?;
+    let mut update = connection.prepare(
+        "UPDATE history SET record = ?4 WHERE instance = ?1 AND execution = ?2 AND first_event = ?3",
+    )?;
+    let mut rows = instances.query([])?;
+    while let Some(instance) = rows.next()? {
+        let (key, id): (i64, String) = (instance.get(0)?, instance.get(1)?);
+        let records = history.query_map([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        // One instance at a time, so that none of its rows is seen twice.
+        let records = records.collect::<Result<Vec<(i64, i64, Vec<u8>)>, _>>()?;
+        for (execution, first_event, mut record) in records {
+            codec::tie(&mut record, &id, execution.cast_unsigned());
+            update.execute(params![key, execution, first_event, record])?;
         }
     }
+    Ok(())
 }

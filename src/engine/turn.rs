@@ -97,7 +97,7 @@ impl Engine {
         if complete && ack.execution == row.execution {
             row.last_event = Some(0);
         }
-        insert_events(connection, &mut row, ack.execution, &ack.history, now_ms)?;
+        insert_events(connection, &id, &mut row, ack.execution, &ack.history, now_ms)?;
         if let Some(status) = &ack.custom_status {
             rows::set_custom_status(connection, row.key, status.as_deref())?;
         }
@@ -107,7 +107,7 @@ impl Engine {
             rows::kv_fold(connection, row.key)?;
         }
         if row.name.is_none() {
-            row.runnable = started_by_hand(connection, &row)?;
+            row.runnable = started_by_hand(connection, &id, &row)?;
         }
         Ok((Some(row), complete))
     }
@@ -123,7 +123,7 @@ impl Engine {
         let connection = self.connection.connection();
         let mut row = rows::instance(connection, &id)?;
         if let Some(row) = row.as_mut().filter(|row| row.name.is_none()) {
-            row.runnable = started_by_hand(connection, row)?;
+            row.runnable = started_by_hand(connection, &id, row)?;
         }
         let row = row.map(Arc::new);
         self.turns.set_standing(no, row.clone().map_or(Standing::Absent, Standing::Present));
@@ -150,9 +150,9 @@ impl Engine {
                 unnamed(key, execution)
             }
         };
-        insert_events(connection, &mut row, execution, runs, now_ms)?;
+        insert_events(connection, id, &mut row, execution, runs, now_ms)?;
         if row.name.is_none() {
-            row.runnable = started_by_hand(connection, &row)?;
+            row.runnable = started_by_hand(connection, id, &row)?;
         }
         self.turns.set_standing(no, Standing::Present(Arc::new(row)));
         self.history_changes.push(HistoryChange::Forget { instance: id.into() });
@@ -199,13 +199,14 @@ fn check_events(
 
 fn insert_events(
     connection: &Connection,
+    id: &str,
     row: &mut InstanceRow,
     execution: u64,
     runs: &[Arc<Run>],
     now_ms: u64,
 ) -> SqlResult<()> {
     for run in runs {
-        rows::insert_history(connection, row.key, execution, run, now_ms)?;
+        rows::insert_history(connection, row.key, id, execution, run, now_ms)?;
         if execution == row.execution {
             row.last_event = row.last_event.map(|last| last.max(run.last_event));
         }
@@ -268,9 +269,9 @@ fn write_kv(connection: &Connection, key: i64, changes: &[KvChange], now_ms: u64
 
 /// Whether an instance without a name has a start in a history that was appended by hand: the one case in
 /// which the writer decodes events. What does not decode starts nothing.
-fn started_by_hand(connection: &Connection, row: &InstanceRow) -> SqlResult<bool> {
+fn started_by_hand(connection: &Connection, id: &str, row: &InstanceRow) -> SqlResult<bool> {
     let mut events = Vec::new();
-    for stored in rows::history(connection, row.key, row.execution)? {
+    for stored in rows::history(connection, row.key, id, row.execution)? {
         if codec::decode_events(&stored.record, &mut events).is_err() {
             return Ok(false);
         }

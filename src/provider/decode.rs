@@ -8,7 +8,7 @@ use duroxide::{Event, EventKind, INITIAL_EXECUTION_ID};
 use super::encode::destination;
 use crate::codec;
 use crate::engine::reads::UNKNOWN_VERSION;
-use crate::engine::{GrantBody, Run, TurnGrant};
+use crate::engine::{GrantBody, MessageRow, Run, TurnGrant, WorkRow};
 use crate::error::{Cause, Error};
 
 /// The events of one execution, in order.
@@ -55,20 +55,58 @@ impl std::fmt::Display for Misplaced {
 
 impl std::error::Error for Misplaced {}
 
-/// One queued item; `queue` names the table its row is in, `belongs` says whether it is one for that row.
-fn item(queue: &str, body: GrantBody, belongs: impl Fn(&WorkItem) -> bool) -> Result<WorkItem, Error> {
-    let (row, record) = match body {
+/// One queued item. What the columns beside its record say, the item has to say as well.
+fn item<R: Queued>(body: GrantBody<R>) -> Result<WorkItem, Error> {
+    let (id, row) = match body {
         GrantBody::Item(item) => return Ok(*item),
-        GrantBody::Record { row, record } => (row, record),
+        GrantBody::Row { id, row } => (id, row),
     };
-    let corrupt = |source| Error::Corrupt { record: format!("{queue} row {row}"), source };
-    let item = codec::decode_work_item(&record).map_err(|source| corrupt(Arc::new(source)))?;
-    if belongs(&item) { Ok(item) } else { Err(corrupt(Arc::new(Misplaced))) }
+    let corrupt = |source| Error::Corrupt { record: format!("{} row {id}", R::TABLE), source };
+    let item = codec::decode_work_item(row.record()).map_err(|source| corrupt(Arc::new(source)))?;
+    if row.is_of(&item) { Ok(item) } else { Err(corrupt(Arc::new(Misplaced))) }
+}
+
+/// A row of one of the two queues.
+trait Queued {
+    const TABLE: &str;
+
+    fn record(&self) -> &[u8];
+
+    fn is_of(&self, item: &WorkItem) -> bool;
+}
+
+impl Queued for MessageRow {
+    const TABLE: &str = "messages";
+
+    fn record(&self) -> &[u8] {
+        &self.record
+    }
+
+    fn is_of(&self, item: &WorkItem) -> bool {
+        destination(item).is_ok_and(|to| to == (self.instance.as_ref(), self.kind))
+    }
+}
+
+impl Queued for WorkRow {
+    const TABLE: &str = "work";
+
+    fn record(&self) -> &[u8] {
+        &self.record
+    }
+
+    fn is_of(&self, item: &WorkItem) -> bool {
+        let WorkItem::ActivityExecute { instance, execution_id, id, session_id, tag, .. } = item else {
+            return false;
+        };
+        (instance.as_str(), *execution_id, *id) == (self.instance.as_ref(), self.execution, self.activity)
+            && session_id.as_deref() == self.session.as_deref()
+            && tag.as_deref() == self.tag.as_deref()
+    }
 }
 
 /// One item of the worker queue.
-pub(super) fn activity(body: GrantBody) -> Result<WorkItem, Error> {
-    item("work", body, |item| matches!(item, WorkItem::ActivityExecute { .. }))
+pub(super) fn activity(body: GrantBody<WorkRow>) -> Result<WorkItem, Error> {
+    item(body)
 }
 
 /// A leased instance as the runtime wants it. A record that does not decode is reported in `history_error`,
@@ -84,11 +122,8 @@ pub(super) fn turn(grant: TurnGrant) -> (OrchestrationItem, crate::queue::LeaseN
         note(error);
         Vec::new()
     });
-    let addressed = |item: &WorkItem| destination(item).is_ok_and(|(to, _)| to == instance.as_ref());
-    let messages: Vec<WorkItem> = messages
-        .into_iter()
-        .filter_map(|body| item("messages", body, addressed).map_err(&mut note).ok())
-        .collect();
+    let messages: Vec<WorkItem> =
+        messages.into_iter().filter_map(|body| item(body).map_err(&mut note).ok()).collect();
     let failed = history_error.is_some();
     let (orchestration_name, version, execution_id) = match name {
         Some(name) => (name, version, execution),

@@ -2,7 +2,7 @@
 //! load's manner says so, and the answer is noted.
 
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use duroxide::providers::{Provider, ProviderAdmin, ProviderError, TagFilter, WorkItem};
@@ -178,6 +178,87 @@ impl Driver<'_, '_> {
         .await
     }
 
+    /// A turn, and a delayed message to somebody else, in one batch. At `Full` that is done in two parts: what is
+    /// durable is handed out, its attempt counted, before the message is written and synced. Each part has a fate
+    /// of its own.
+    pub(crate) fn fetch_beside(
+        &mut self,
+        instance: &str,
+        other: &str,
+        item: &WorkItem,
+        delay: Duration,
+    ) -> Result<Held, Stopped> {
+        let (now_ms, granted) = (self.now_ms(), Arc::new(Mutex::new(None)));
+        let due_ms = now_ms + delay.as_millis() as u64;
+        let messages = self.book.clone().try_turn(instance, now_ms);
+        let (mut is_fetched, mut is_sent) = (false, false);
+        while !(is_fetched && is_sent) {
+            let answers = in_one_batch(&self.forebay, |forebay| {
+                let (granted, item) = (Arc::clone(&granted), item.clone());
+                let fetch = async move {
+                    let answer = forebay.fetch_orchestration_item(LOCK, Duration::ZERO, None).await?;
+                    *granted.lock().expect("not poisoned") = answer;
+                    Ok(())
+                };
+                let mut calls: Vec<Joined<'_>> = Vec::new();
+                if !is_fetched {
+                    calls.push(Box::pin(fetch));
+                }
+                if !is_sent {
+                    calls.push(Box::pin(forebay.enqueue_for_orchestrator(item, Some(delay))));
+                }
+                calls
+            });
+            let mut answers = match answers {
+                Ok(answers) => answers.into_iter(),
+                Err(stopped) => {
+                    self.manner.again(Call::Write, stopped)?;
+                    continue;
+                }
+            };
+            let fetched = if is_fetched { None } else { answers.next() };
+            let sent = if is_sent { None } else { answers.next() };
+            is_fetched |= self.part(fetched.as_ref(), false, |book| drop(book.try_turn(instance, now_ms)));
+            is_sent |= self.part(sent.as_ref(), true, |book| book.message(other, item.clone(), due_ms));
+            // Of two errors the one that leaves more open.
+            let errors = [fetched, sent].into_iter().flatten().filter_map(Result::err);
+            if let Some(stopped) = errors.max_by_key(|stopped| stopped.heard == Heard::Unknown) {
+                self.manner.again(Call::Write, stopped)?;
+            }
+        }
+        self.manner.succeeded();
+        let granted = granted.lock().expect("not poisoned").take();
+        let (granted, token, _) = granted.expect("there is a turn");
+        assert_eq!((&*granted.instance, granted.messages.len()), (instance, messages.len()));
+        Ok(Held { token, instance: granted.instance, messages })
+    }
+
+    /// Notes what came of a part of a batch, if there was one; returns whether it is done.
+    fn part(
+        &mut self,
+        answer: Option<&Result<(), Stopped>>,
+        matters: bool,
+        change: impl Fn(&mut Book),
+    ) -> bool {
+        let mut after = self.book.clone();
+        change(&mut after);
+        match answer {
+            Some(Ok(())) => {
+                self.record.submit(after.picture(START_MS), matters);
+                self.record.acknowledge();
+                self.book = after;
+                true
+            }
+            Some(Err(Stopped { heard: Heard::Unknown, .. })) => {
+                self.record.submit(after.picture(START_MS), matters);
+                // What comes after it in its batch may have happened with it.
+                self.book = after;
+                false
+            }
+            _ => false,
+        }
+    }
+
     /// A start that a fetch is waiting for: inserted, leased and counted in one batch.
     pub(crate) async fn start_awaited(&mut self, instance: &str) -> Result<Held, Stopped> {
         let mut after = self.book.clone();
@@ -268,6 +349,19 @@ fn join(
     calls: impl Fn(&Forebay) -> Vec<Joined<'_>>,
     wrong: &mut Vec<String>,
 ) -> Result<(), Stopped> {
+    let answers = in_one_batch(forebay, calls)?;
+    let fate = |answer: &Result<(), Stopped>| answer.as_ref().err().map(|stopped| stopped.heard);
+    if !answers.windows(2).all(|two| fate(&two[0]) == fate(&two[1])) {
+        wrong.push(format!("TWO FATES in one batch: {answers:?}"));
+    }
+    answers.into_iter().collect()
+}
+
+/// Makes the calls so that they are in one batch: the writer is held up until all have been submitted.
+fn in_one_batch(
+    forebay: &Forebay,
+    calls: impl Fn(&Forebay) -> Vec<Joined<'_>>,
+) -> Result<Vec<Result<(), Stopped>>, Stopped> {
     let (release, released) = mpsc::channel::<()>();
     let (entered, inside) = mpsc::channel();
     let held_up = forebay.clone();
@@ -285,11 +379,7 @@ fn join(
     let early: Vec<_> = waiting.iter_mut().map(Polled::poll).collect();
     drop(release);
     let answers = waiting.into_iter().zip(early).map(|(call, early)| early.unwrap_or_else(|| call.finish()));
-    let answers: Vec<_> = answers.map(|answer| answer.map_err(|error| Stopped::from(&error))).collect();
+    let answers = answers.map(|answer| answer.map_err(|error| Stopped::from(&error))).collect();
     let _ = holding.recv();
-    let fate = |answer: &Result<(), Stopped>| answer.as_ref().err().map(|stopped| stopped.heard);
-    if !answers.windows(2).all(|two| fate(&two[0]) == fate(&two[1])) {
-        wrong.push(format!("TWO FATES in one batch: {answers:?}"));
-    }
-    answers.into_iter().collect()
+    Ok(answers)
 }

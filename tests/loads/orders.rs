@@ -153,7 +153,7 @@ impl Driver<'_, '_> {
         })?;
 
         let work = self.fetch_work(&activity("a", 5)).await?;
-        let b = self.fetch("b").await?;
+        let b = self.fetch_beside("b", "much later", &start("much later"), Duration::from_secs(900))?;
         let c = self.fetch("c").await?;
         self.ack_work(work, "a", completed("a", 5)).await?;
 
@@ -229,7 +229,7 @@ impl Driver<'_, '_> {
         let mut last = Turn::of(1, vec![heard("a", 12, "end")]).ending("ContinuedAsNew");
         last.messages.push(continued("a", "2"));
         self.ack(a, last).await?;
-        let a = self.fetch("a").await?;
+        let a = self.fetch_beside("a", "later", &raised("later", "bell"), Duration::from_secs(900))?;
         let mut next = Turn::starting("a", 2);
         next.history.push(set("a", 2, 2, "colour", "green"));
         next.work.push(activity("a", 3));

@@ -1,0 +1,123 @@
+//! Files that earlier builds wrote open, are brought up to date in one transaction, and lose nothing.
+
+#![cfg(feature = "duroxide")]
+
+mod engine_support;
+
+use std::path::Path;
+
+use duroxide::EventKind;
+use duroxide::providers::{Provider, ProviderAdmin};
+use engine_support::{
+    Place, START_MS, Turn, begin, bounded, continued, enqueue, event, fetch, fetch_work, fetch_work_as,
+    heard, raised, routed, started_event,
+};
+use forebay::{Error, Forebay, ManualClock, Options};
+use rusqlite::Connection;
+
+/// What the file holds: an instance that has ended in its second execution, one that runs and waits for two
+/// activities and a message, and a history that was appended by hand.
+async fn write(forebay: &Forebay) {
+    let mut first = Turn::starting("done", 1).ending("ContinuedAsNew");
+    first.history.push(heard("done", 2, "x"));
+    first.messages.push(continued("done", "{}"));
+    begin(forebay, "done", first).await;
+    let second = fetch(forebay).await.expect("it continues");
+    let turn = Turn::starting("done", 2).ending("Completed");
+    bounded(turn.ack(forebay, &second.token)).await.expect("it is taken");
+
+    let mut first = Turn::first("runs");
+    first.history.push(event("runs", 1, 2, EventKind::CustomStatusUpdated { status: Some("half".into()) }));
+    let set = EventKind::KeyValueSet { key: "k".into(), value: "v".into(), last_updated_at_ms: START_MS };
+    first.history.push(event("runs", 1, 3, set));
+    first.work.extend([routed("runs", 4, None, None), routed("runs", 5, Some("s"), None)]);
+    begin(forebay, "runs", first).await;
+    enqueue(forebay, raised("runs", "bell")).await;
+    let rest = Turn::of(1, vec![heard("runs", 6, "y"), heard("runs", 7, "z")]);
+    let turn = fetch(forebay).await.expect("it was rung");
+    bounded(rest.ack(forebay, &turn.token)).await.expect("it is taken");
+    enqueue(forebay, raised("runs", "bell")).await;
+
+    let by_hand = vec![started_event("by hand", 1)];
+    bounded(forebay.append_with_execution("by hand", 1, by_hand)).await.expect("it is taken");
+}
+
+/// `tests/golden/format_1.sql` is what the last build of format 1 made of [`write`].
+fn old_file(place: &Place) {
+    let connection = Connection::open(place.path()).expect("it opens");
+    connection.execute_batch(include_str!("golden/format_1.sql")).expect("it is SQL");
+    connection.pragma_update(None, "application_id", 0x6662_6179).expect("it is set");
+    connection.pragma_update(None, "user_version", 1).expect("it is set");
+}
+
+fn format_of(path: &Path) -> i64 {
+    let connection = Connection::open(path).expect("it opens");
+    connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("it has a format")
+}
+
+/// Everything that `write` wrote, but for the times of events, which are those of the machine that wrote them.
+async fn content(forebay: &Forebay) -> Vec<String> {
+    let mut content = Vec::new();
+    for instance in ["done", "runs", "by hand"] {
+        for execution in [1, 2] {
+            let events = bounded(forebay.read_with_execution(instance, execution)).await.expect("it decodes");
+            content.extend(
+                events.iter().map(|it| format!("{instance} {execution} {} {:?}", it.event_id, it.kind)),
+            );
+        }
+        let values = bounded(forebay.get_kv_all_values(instance)).await.expect("they are read");
+        let status = bounded(forebay.get_custom_status(instance, 0)).await.expect("it is read");
+        content.push(format!("{values:?} {status:?}"));
+    }
+    for instance in bounded(forebay.list_instances()).await.expect("they are listed") {
+        let info = bounded(forebay.get_instance_info(&instance)).await.expect("it is there");
+        content.push(format!("{instance} {} {} {:?}", info.current_execution_id, info.status, info.output));
+    }
+    content
+}
+
+#[tokio::test]
+async fn a_file_of_format_1_is_brought_up_to_date_and_goes_on() {
+    let (old, new) = (Place::new(), Place::new());
+    old_file(&old);
+    let options = || Options::default().clock(ManualClock::new(START_MS));
+    let (upgraded, fresh) = (old.open(options()), new.open(options()));
+    write(&fresh).await;
+    let expected = content(&fresh).await;
+    assert!(expected.len() > 12, "{expected:?}");
+    assert_eq!(content(&upgraded).await, expected);
+
+    let turn = fetch(&upgraded).await.expect("the message waits");
+    assert_eq!((turn.item.instance.as_str(), turn.item.history_error), ("runs", None));
+    assert_eq!(turn.item.history.len(), 5);
+    assert_eq!(turn.item.messages, [raised("runs", "bell")]);
+    let more = Turn::of(1, vec![heard("runs", 8, "w")]).ending("Completed");
+    bounded(more.ack(&upgraded, &turn.token)).await.expect("it is taken");
+    let plain = fetch_work(&upgraded).await.expect("an activity waits");
+    let of_session = fetch_work_as(&upgraded, "w").await.expect("and another");
+    assert_eq!(
+        [plain.item, of_session.item],
+        [routed("runs", 4, None, None), routed("runs", 5, Some("s"), None)]
+    );
+    upgraded.close().expect("it closes");
+    fresh.close().expect("it closes");
+
+    assert_eq!([format_of(&old.path()), format_of(&new.path())], [2, 2]);
+    let again = old.open(options());
+    assert_eq!(bounded(again.read("runs")).await.expect("it decodes").len(), 6);
+    again.close().expect("it closes");
+}
+
+/// A build that does not know a format leaves the file alone. (So does a build of format 1 with one of format 2.)
+#[tokio::test]
+async fn a_newer_format_is_refused_by_its_number() {
+    let place = Place::new();
+    old_file(&place);
+    let connection = Connection::open(place.path()).expect("it opens");
+    connection.pragma_update(None, "user_version", 3).expect("it is set");
+    drop(connection);
+    let before = std::fs::read(place.path()).expect("it is read");
+    let error = Options::default().open(place.path()).expect_err("nobody knows format 3");
+    assert!(matches!(error, Error::NewerFormat { found: 3, supported: 2, .. }), "{error:?}");
+    assert_eq!(std::fs::read(place.path()).expect("it is read"), before);
+}
