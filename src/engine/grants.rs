@@ -10,7 +10,9 @@ use super::rows::{self, SqlResult};
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
+use crate::queue::{
+    FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkEntry, WorkId,
+};
 
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
@@ -114,11 +116,12 @@ impl Engine {
     ) -> Result<TurnGrant, Error> {
         let mut attempt = 0;
         let mut bodies = Vec::with_capacity(messages.len());
+        let id_shared = self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
         for (id, message) in messages {
             message.attempt = message.attempt.saturating_add(1);
             attempt = attempt.max(message.attempt);
             let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt: message.attempt };
-            bodies.push(self.message_body(*id, message)?);
+            bodies.push(self.message_body(*id, &id_shared, message)?);
             self.message_changes.set_attempt(*id, schedule);
         }
         let row = self.standing(instance)?;
@@ -133,7 +136,7 @@ impl Engine {
         let execution = row.as_ref().map_or(duroxide::INITIAL_EXECUTION_ID, |row| row.execution);
         let (name, version) = row.map_or((None, None), |row| (row.name.clone(), row.version.clone()));
         Ok(TurnGrant {
-            instance: self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from("")),
+            instance: id_shared,
             name,
             version,
             execution,
@@ -161,15 +164,21 @@ impl Engine {
         Ok(runs)
     }
 
-    /// The item itself if memory still has it, or else its row: staged in this batch or in its table.
-    fn message_body(&self, id: MessageId, message: &mut Message) -> SqlResult<GrantBody<MessageRow>> {
+    /// The item itself if memory still has it, or else its record: staged in this batch or in its row.
+    fn message_body(
+        &self,
+        id: MessageId,
+        instance: &Arc<str>,
+        message: &mut Message,
+    ) -> SqlResult<GrantBody<MessageRow>> {
         if let Some(body) = message.body.take() {
             return Ok(GrantBody::Item(body.into_item()));
         }
-        let row = match self.message_changes.inserted(id) {
-            Some(staged) => staged.clone(),
-            None => queued::message(self.connection.connection(), id)?,
+        let record = match self.message_changes.inserted(id) {
+            Some(staged) => staged.record.clone(),
+            None => queued::message_record(self.connection.connection(), id)?,
         };
+        let row = MessageRow { instance: Arc::clone(instance), kind: message.kind, record };
         Ok(GrantBody::Row { id, row })
     }
 
@@ -199,12 +208,13 @@ impl Engine {
             .as_ref()
             .map(|(owner, lock_timeout)| (owner, self.now.monotonic.saturating_add(*lock_timeout)));
         let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
-        let body = match body {
-            Some(body) => GrantBody::Item(body.into_item()),
-            None => match self.work_row(id) {
+        let body = match (body, self.work.get(id)) {
+            (Some(body), _) => GrantBody::Item(body.into_item()),
+            (None, Some(entry)) => match self.work_row(id, entry) {
                 Ok(row) => GrantBody::Row { id, row },
                 Err(error) => return Err(unreadable(error.into(), fetch.responder, out)),
             },
+            (None, None) => return Ok(()),
         };
         self.work_changes.set_attempt(id, schedule);
         self.undo.granted_work.push(lease);
@@ -215,11 +225,19 @@ impl Engine {
         Ok(())
     }
 
-    fn work_row(&self, id: WorkId) -> SqlResult<WorkRow> {
-        match self.work_changes.inserted(id) {
-            Some(staged) => Ok(staged.clone()),
-            None => queued::work(self.connection.connection(), id),
-        }
+    fn work_row(&self, id: WorkId, entry: &WorkEntry) -> SqlResult<WorkRow> {
+        let record = match self.work_changes.inserted(id) {
+            Some(staged) => staged.record.clone(),
+            None => queued::work_record(self.connection.connection(), id)?,
+        };
+        Ok(WorkRow {
+            instance: Arc::clone(&entry.instance),
+            execution: entry.execution,
+            activity: entry.activity,
+            session: entry.session.clone(),
+            tag: entry.tag.clone(),
+            record,
+        })
     }
 
     fn new_lease(&mut self) -> LeaseNo {

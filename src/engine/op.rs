@@ -158,7 +158,8 @@ pub(crate) struct TurnAck {
     pub(crate) pinned: Option<Version>,
 }
 
-/// A queued item on its way to a caller: as it was submitted, or as its row holds it.
+/// A queued item on its way to a caller: as it was submitted; or the record of its row, with the other columns as
+/// they were believed when it was granted.
 pub(crate) enum GrantBody<R> {
     Item(Box<WorkItem>),
     Row { id: i64, row: R },

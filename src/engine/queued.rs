@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::rows::{SqlResult, time};
 use crate::queue::{Change, Changes, MessageId, MessageKind, Schedule, WorkId};
 
 /// The columns of a message that do not change while it waits.
-#[derive(Debug, Clone)]
 pub(crate) struct MessageRow {
     pub(crate) instance: Arc<str>,
     pub(crate) kind: MessageKind,
@@ -16,7 +15,6 @@ pub(crate) struct MessageRow {
 }
 
 /// The columns of an activity that do not change while it waits.
-#[derive(Debug, Clone)]
 pub(crate) struct WorkRow {
     pub(crate) instance: Arc<str>,
     pub(crate) execution: u64,
@@ -104,32 +102,14 @@ fn reschedule(connection: &Connection, table: &str, id: i64, schedule: Schedule)
     Ok(())
 }
 
-pub(crate) fn message(connection: &Connection, id: MessageId) -> SqlResult<MessageRow> {
-    let sql = "SELECT instance, kind, record FROM messages WHERE id = ?1";
-    connection.prepare_cached(sql)?.query_row([id], |row| {
-        let instance = row.get_ref(0)?.as_str()?.into();
-        Ok(MessageRow { instance, kind: kind_of(row.get(1)?), record: row.get(2)? })
-    })
+pub(crate) fn message_record(connection: &Connection, id: MessageId) -> SqlResult<Vec<u8>> {
+    let sql = "SELECT record FROM messages WHERE id = ?1";
+    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))
 }
 
-pub(crate) fn work(connection: &Connection, id: WorkId) -> SqlResult<WorkRow> {
-    let sql = "SELECT instance, execution, activity, session, tag, record FROM work WHERE id = ?1";
-    connection
-        .prepare_cached(sql)?
-        .query_row([id], |row| Ok(WorkRow { record: row.get(5)?, ..work_columns(row, 0)? }))
-}
-
-/// The columns but the record, from the one with this number on.
-fn work_columns(row: &Row<'_>, from: usize) -> SqlResult<WorkRow> {
-    let text = |column| row.get::<_, Option<String>>(column).map(|text| text.map(Arc::from));
-    Ok(WorkRow {
-        instance: row.get_ref(from)?.as_str()?.into(),
-        execution: row.get::<_, i64>(from + 1)?.cast_unsigned(),
-        activity: row.get::<_, i64>(from + 2)?.cast_unsigned(),
-        session: text(from + 3)?,
-        tag: text(from + 4)?,
-        record: Vec::new(),
-    })
+pub(crate) fn work_record(connection: &Connection, id: WorkId) -> SqlResult<Vec<u8>> {
+    let sql = "SELECT record FROM work WHERE id = ?1";
+    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))
 }
 
 /// Reads every waiting message, oldest first; the records stay where they are.
@@ -159,7 +139,15 @@ pub(crate) fn each_work(
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let work = work_columns(row, 1)?;
+        let text = |column| row.get::<_, Option<String>>(column).map(|text| text.map(Arc::from));
+        let work = WorkRow {
+            instance: row.get::<_, String>(1)?.into(),
+            execution: row.get::<_, i64>(2)?.cast_unsigned(),
+            activity: row.get::<_, i64>(3)?.cast_unsigned(),
+            session: text(4)?,
+            tag: text(5)?,
+            record: Vec::new(),
+        };
         let schedule =
             Schedule { visible_at_ms: row.get::<_, i64>(6)?.max(0).cast_unsigned(), attempt: row.get(7)? };
         each(row.get(0)?, work, schedule);

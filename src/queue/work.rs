@@ -83,6 +83,10 @@ impl Work {
         Some(item)
     }
 
+    pub(crate) fn get(&self, id: WorkId) -> Option<&WorkEntry> {
+        self.items.get(&id)
+    }
+
     /// The items of one activity (more than one only if it was enqueued twice by hand).
     pub(crate) fn of_activity(&self, instance: &str, execution: u64, activity: u64) -> Vec<WorkId> {
         let Some(activities) = self.by_instance.get(instance) else { return Vec::new() };
