@@ -108,6 +108,37 @@ async fn a_file_of_format_1_is_brought_up_to_date_and_goes_on() {
     again.close().expect("it closes");
 }
 
+/// What is damaged is no reason to refuse the rest, and stays as it was found. A file that only says that it is of
+/// format 1 is not made worse.
+#[tokio::test]
+async fn only_what_is_intact_and_of_the_older_format_is_changed() {
+    let place = Place::new();
+    old_file(&place);
+    let connection = Connection::open(place.path()).expect("it opens");
+    let damage = "UPDATE history SET record = X'0100000000AA' WHERE instance = 2 AND first_event = 6";
+    assert_eq!(connection.execute(damage, []).expect("it is damaged"), 1);
+    drop(connection);
+    let forebay = place.open(Options::default());
+    let error = bounded(forebay.read("runs")).await.expect_err("a row is damaged");
+    assert!(error.message.contains("instance runs, execution 1, events 6..=7"), "{error}");
+    assert_eq!(bounded(forebay.read("done")).await.expect("it decodes").len(), 1);
+    forebay.close().expect("it closes");
+
+    let history = |connection: &Connection| -> Vec<Vec<u8>> {
+        let mut statement = connection.prepare("SELECT record FROM history").expect("a query");
+        statement.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("rows")
+    };
+    let connection = Connection::open(place.path()).expect("it opens");
+    connection.pragma_update(None, "user_version", 1).expect("it is set");
+    let before = history(&connection);
+    drop(connection);
+    let forebay = place.open(Options::default());
+    assert_eq!(bounded(forebay.read("done")).await.expect("it decodes").len(), 1);
+    forebay.close().expect("it closes");
+    assert_eq!(history(&Connection::open(place.path()).expect("it opens")), before);
+    assert_eq!(format_of(&place.path()), 2);
+}
+
 /// A build that does not know a format leaves the file alone. (So does a build of format 1 with one of format 2.)
 #[tokio::test]
 async fn a_newer_format_is_refused_by_its_number() {

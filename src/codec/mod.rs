@@ -109,6 +109,11 @@ pub(crate) fn tie(record: &mut [u8], instance: &str, execution: u64) {
     checksum.zip(name.to_le_bytes()).for_each(|(byte, mixed_in)| *byte ^= mixed_in);
 }
 
+/// Whether the bytes of a record are those that were written, as it is, tied or not.
+pub(crate) fn is_intact(record: &[u8]) -> bool {
+    open(record, &mut Bill::new(RECORD_BYTES_MAX)).is_ok()
+}
+
 // The four again, with the limit as an argument: so that a test need not fill 256 MiB to reach it.
 
 fn encode_events_within(events: &[Event], bytes_max: usize) -> Result<Vec<u8>, EncodeError> {

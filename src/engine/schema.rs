@@ -149,6 +149,9 @@ pub(crate) fn prepare(connection: &Connection, found: Found) -> Result<(), Error
 }
 
 /// From format 1 to 2: each row of history is tied to its instance and execution.
+///
+/// Only a row that is intact as it is: what is damaged stays as it was found, and so does what is tied already,
+/// should the file be of format 2 and its number be all that is damaged.
 fn tie_histories(connection: &Connection) -> Result<(), Error> {
     let mut instances = connection.prepare("SELECT key, id FROM instances")?;
     let mut history =
@@ -163,8 +166,10 @@ fn tie_histories(connection: &Connection) -> Result<(), Error> {
         // One instance at a time, so that none of its rows is seen twice.
         let records = records.collect::<Result<Vec<(i64, i64, Vec<u8>)>, _>>()?;
         for (execution, first_event, mut record) in records {
-            codec::tie(&mut record, &id, execution.cast_unsigned());
-            update.execute(params![key, execution, first_event, record])?;
+            if codec::is_intact(&record) {
+                codec::tie(&mut record, &id, execution.cast_unsigned());
+                update.execute(params![key, execution, first_event, record])?;
+            }
         }
     }
     Ok(())
