@@ -5,65 +5,31 @@
 
 mod engine_support;
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine_support::{Place, assert_says, bounded_thread, enqueue, fetch, start};
+use engine_support::other::Other;
+use engine_support::{Place, assert_says, enqueue, fetch, start};
 use forebay::{Error, Forebay, Options};
-
-const PATH: &str = "FOREBAY_TEST_OPEN";
 
 /// The other process: opens the file, leases what is in it, says so, and waits for its end.
 #[test]
 fn the_other_process() {
-    let Some(path) = std::env::var_os(PATH) else { return };
-    let forebay = Forebay::open(PathBuf::from(path)).expect("it opens");
+    let Some(file) = Other::file() else { return };
+    let forebay = Forebay::open(file).expect("it opens");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let turn = runtime.block_on(fetch(&forebay));
-    println!("\nopen {}", turn.map_or(0, |turn| turn.attempt));
+    Other::say("open", &turn.map_or(0, |turn| turn.attempt).to_string());
     let _ = std::io::stdin().read_line(&mut String::new());
     forebay.close().expect("it closes");
 }
 
-struct Other {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Other {
-    fn with_the_file_of(place: &Place) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("it has a path"))
-            .args(["--exact", "the_other_process", "--nocapture", "--test-threads=1"])
-            .env(PATH, place.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        Self { child, output }
-    }
-
-    /// Blocks until the other process has the file open; the attempt of the turn it leased.
-    fn attempt(&mut self) -> u32 {
-        let mut line = String::new();
-        while self.output.read_line(&mut line).expect("it can be read") > 0 {
-            if let Some(attempt) = line.trim().strip_prefix("open ") {
-                return attempt.parse().expect("a number");
-            }
-            line.clear();
-        }
-        panic!("the other process did not open the file");
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The other process with the file open, and the attempt of the turn it has leased.
+fn another(place: &Place) -> (Other, u32) {
+    let mut other = Other::start("the_other_process", place);
+    let attempt = other.says("open").parse().expect("a number");
+    (other, attempt)
 }
 
 #[tokio::test]
@@ -73,11 +39,7 @@ async fn a_second_process_is_told_the_pid_of_the_first() {
     enqueue(&own, start("order")).await;
     own.close().expect("it closes");
 
-    let mut other = Other::with_the_file_of(&place);
-    let (mut other, attempt) = bounded_thread(move || {
-        let attempt = other.attempt();
-        (other, attempt)
-    });
+    let (mut other, attempt) = another(&place);
     assert_eq!(attempt, 1);
     let pid = other.child.id();
     for _ in 0..2 {
@@ -101,11 +63,7 @@ async fn a_process_that_was_killed_owns_nothing() {
     own.close().expect("it closes");
 
     for attempt in 1..=3 {
-        let mut other = Other::with_the_file_of(&place);
-        let (mut other, found) = bounded_thread(move || {
-            let attempt = other.attempt();
-            (other, attempt)
-        });
+        let (mut other, found) = another(&place);
         assert_eq!(found, attempt, "the attempts of those that were killed count");
         other.child.kill().expect("it can be killed");
         other.child.wait().expect("it is gone");

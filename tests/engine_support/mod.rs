@@ -3,6 +3,7 @@
 #![allow(dead_code)] // every test binary takes what it needs
 
 pub(crate) mod calls;
+pub(crate) mod other;
 pub(crate) mod polled;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A test that would hang fails after this long instead.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Awaits, but not for ever.
 pub(crate) async fn bounded<F: Future>(future: F) -> F::Output {

@@ -1,20 +1,18 @@
 //! A process is stopped (SIGSTOP) for longer than its leases last. It owns its file all the while; when it goes
 //! on, its clock has gone on too, so what it had leased is free again and its late acknowledgements are refused.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 use duroxide::providers::{Provider, TagFilter};
 use forebay::{Error, Forebay};
 
+use crate::engine_support::other::Other;
 use crate::engine_support::{
-    HOUR, LOCK, Place, Turn, activity, begin, bounded, bounded_thread, completed, enqueue, enqueue_work,
-    fetch, fetch_work, heard, raised,
+    HOUR, LOCK, Place, Turn, activity, begin, bounded, completed, enqueue, enqueue_work, fetch, fetch_work,
+    heard, raised,
 };
-
-const PATH: &str = "FOREBAY_STOPPED_TEST";
 
 /// How long the other process leases for, and how long it is stopped.
 const LEASE: Duration = Duration::from_millis(300);
@@ -23,8 +21,8 @@ const STOP: Duration = Duration::from_millis(600);
 /// The process that is stopped: leases a turn and an activity, says so, and goes on when it is told to.
 #[test]
 fn the_other_process() {
-    let Some(path) = std::env::var_os(PATH) else { return };
-    let forebay = Forebay::open(PathBuf::from(path)).expect("it opens");
+    let Some(file) = Other::file() else { return };
+    let forebay = Forebay::open(file).expect("it opens");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
         begin(&forebay, "order", Turn::first("order")).await;
@@ -34,7 +32,7 @@ fn the_other_process() {
         let (_, turn, _) = bounded(turn).await.expect("it works").expect("a turn");
         let work = forebay.fetch_work_item(LEASE, HOUR, None, &TagFilter::Any);
         let (_, work, _) = bounded(work).await.expect("it works").expect("an activity");
-        say("leased");
+        Other::say("leased", "");
         std::io::stdin().read_line(&mut String::new()).expect("it is told to go on");
 
         let late = Turn::of(1, vec![heard("order", 2, "late")]).ack(&forebay, &turn);
@@ -50,76 +48,31 @@ fn the_other_process() {
         let done = Turn::of(1, vec![heard("order", 2, "in time")]).ack(&forebay, &turn.token);
         bounded(done).await.expect("it is held");
         bounded(forebay.ack_work_item(&work.token, Some(completed("order", 2)))).await.expect("it is held");
-        say("done");
+        Other::say("done", "");
     });
     forebay.close().expect("it closes");
 }
 
-fn say(word: &str) {
-    println!("\n@{word}");
-}
-
-struct Other {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Other {
-    fn start(place: &Place) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("it has a path"))
-            .args(["--exact", "process_stopped::the_other_process", "--nocapture", "--test-threads=1"])
-            .env(PATH, place.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        Self { child, output }
-    }
-
-    /// Blocks until it says the word.
-    fn says(self, word: &'static str) -> Self {
-        bounded_thread(move || {
-            let mut other = self;
-            let mut line = String::new();
-            while other.output.read_line(&mut line).expect("it can be read") > 0 {
-                if line.trim().strip_prefix('@') == Some(word) {
-                    return other;
-                }
-                line.clear();
-            }
-            panic!("the other process ended without saying {word:?}");
-        })
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status().expect("there is a kill");
-        assert!(sent.success(), "kill {signal} {pid}");
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        // One that is stopped can be killed all the same.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn signal(other: &Other, signal: &str) {
+    let pid = other.child.id().to_string();
+    let sent = Command::new("kill").args([signal, &pid]).status().expect("there is a kill");
+    assert!(sent.success(), "kill {signal} {pid}");
 }
 
 #[tokio::test]
 async fn a_process_stopped_past_its_leases_does_nothing_twice() {
     let place = Place::new();
-    let mut other = Other::start(&place).says("leased");
+    let mut other = Other::start("process_stopped::the_other_process", &place);
+    other.says("leased");
     let pid = other.child.id();
-    other.signal("-STOP");
+    signal(&other, "-STOP");
     // Real time: nobody can move the clock of another process.
     std::thread::sleep(STOP);
     let error = Forebay::open(place.path()).expect_err("a process that is stopped owns its file");
     assert!(matches!(error, Error::OwnedByProcess { pid: Some(found), .. } if found == pid), "{error}");
-    other.signal("-CONT");
+    signal(&other, "-CONT");
     other.child.stdin.take().expect("it is piped").write_all(b"\n").expect("it listens");
-    let mut other = other.says("done");
+    other.says("done");
     assert!(other.child.wait().expect("it ends").success());
 
     let forebay = Forebay::open(place.path()).expect("it is free");

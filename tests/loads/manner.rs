@@ -2,6 +2,7 @@
 
 use forebay::Error;
 
+use super::record::Record;
 use crate::disk::Disk;
 
 /// What an error says about the operation it answers.
@@ -120,13 +121,26 @@ impl<'a> Manner<'a> {
         Ok(())
     }
 
-    /// Closing failed: what was acknowledged is there all the same, so a load that persists opens again.
-    pub(crate) fn reopens(&mut self, stopped: Stopped) -> Result<(), Stopped> {
-        self.heard.push(stopped.heard);
-        if !self.persists() {
-            return Err(stopped);
+    /// The end of a session: what its work has come to, and closing. If closing failed, what was acknowledged is
+    /// there all the same, so a load that persists opens again.
+    pub(crate) fn ended<P>(
+        &mut self,
+        record: &mut Record<P>,
+        done: Result<(), Stopped>,
+        closed: Result<(), Error>,
+    ) -> Result<(), Stopped> {
+        self.check_syncs();
+        done?;
+        match closed.map_err(|error| Stopped::from(&error)) {
+            Ok(()) => record.close(),
+            Err(stopped) => {
+                self.heard.push(stopped.heard);
+                if !self.persists() {
+                    return Err(stopped);
+                }
+                self.disk.heal();
+            }
         }
-        self.disk.heal();
         Ok(())
     }
 
@@ -155,7 +169,7 @@ impl<'a> Manner<'a> {
     }
 
     /// Called when the engine has let go of the file: what it did after a sync had failed.
-    pub(crate) fn check_syncs(&mut self) {
+    fn check_syncs(&mut self) {
         let retried = self.disk.take_syncs_after_failure();
         if !retried.is_empty() && self.persists() {
             self.wrong.push(format!("SYNC RETRIED after one that failed: {retried:?}"));

@@ -103,12 +103,7 @@ fn run(
         }
         let closed = session.writer.close();
         numbers = session.numbers;
-        manner.check_syncs();
-        done?;
-        match closed {
-            Ok(()) => record.close(),
-            Err(error) => manner.reopens(Stopped::from(&error))?,
-        }
+        manner.ended(record, done, closed)?;
     }
     Ok(())
 }

@@ -83,12 +83,7 @@ async fn run(
         }
         let closed = driver.forebay.close();
         book = driver.book;
-        manner.check_syncs();
-        done?;
-        match closed {
-            Ok(()) => record.close(),
-            Err(error) => manner.reopens(Stopped::from(&error))?,
-        }
+        manner.ended(record, done, closed)?;
     }
     Ok(())
 }
