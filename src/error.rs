@@ -303,3 +303,36 @@ impl StdError for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What went wrong, with its name, and the way out.
+    #[test]
+    fn every_error_names_the_thing_and_the_way_out() {
+        let path = || PathBuf::from("/data/app.db");
+        let source = || -> Cause { Arc::new(std::io::Error::other("the cause")) };
+        let says: [(Error, &[&str]); 10] = [
+            (Error::OwnedByProcess { path: path(), pid: Some(7) }, &["/data/app.db", "pid 7", "stop it"]),
+            (Error::OwnedByProcess { path: path(), pid: None }, &["/data/app.db", "stop it"]),
+            (
+                Error::NetworkFileSystem { path: path(), kind: "nfs4".into() },
+                &["/data/app.db", "nfs4", "local disk"],
+            ),
+            (Error::ReadOnly { path: path() }, &["/data/app.db", "permissions"]),
+            (Error::Full, &["full", "buffer_ops_max"]),
+            (Error::Closed, &["closed", "open"]),
+            (Error::Panicked { message: "on purpose".into() }, &["panicked", "on purpose"]),
+            (Error::RolledBack { source: source() }, &["rolled back", "try again", "the cause"]),
+            (Error::OutcomeUnknown { source: source() }, &["may or may not", "reopen", "the cause"]),
+            (Error::Failed { source: source() }, &["failed earlier", "reopen", "the cause"]),
+        ];
+        for (error, parts) in says {
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text} should say {parts:?}");
+            let has_cause = parts.contains(&"the cause");
+            assert_eq!(StdError::source(&error).is_some(), has_cause, "{text}");
+        }
+    }
+}

@@ -130,6 +130,7 @@ async fn what_is_wrong_in_itself_costs_no_batch() {
     prepared(&place, 1).await;
     let forebay = place.open(Options::default());
     let turn = fetch(&forebay).await.expect("it is there");
+    let work = fetch_work(&forebay).await.expect("it is there");
     let before = forebay.stats();
     let zero = vec![heard("order-0", 0, "zero")];
     let twice = vec![heard("order-0", 2, "one"), heard("order-0", 2, "another")];
@@ -139,17 +140,20 @@ async fn what_is_wrong_in_itself_costs_no_batch() {
         Box::pin(Turn::of(1, twice.clone()).ack(&forebay, &turn.token)),
         Box::pin(forebay.append_with_execution("order-0", 1, twice)),
         Box::pin(forebay.ack_work_item("no token at all", None)),
+        Box::pin(forebay.ack_work_item(&work.token, Some(start("order-0")))),
         Box::pin(forebay.enqueue_for_worker(start("order-0"))),
         Box::pin(forebay.enqueue_for_orchestrator(activity("order-0", 2), None)),
     ];
     let expected = ["event id 0", "event id 0", "duplicate event", "duplicate event", "Invalid lock token"];
-    let expected = expected.into_iter().chain(["invalid work item"; 2]);
+    let expected = expected.into_iter().chain(["invalid completion"]).chain(["invalid work item"; 2]);
     for (answer, expected) in at_once(calls).await.into_iter().zip(expected) {
         let error = answer.expect_err(expected);
         assert!(error.message.contains(expected) && !error.is_retryable(), "{error}");
     }
     assert_eq!(since(&forebay, before), (0, 0, 0));
     bounded(Turn::of(1, vec![]).ack(&forebay, &turn.token)).await.expect("the token is still good");
+    let completion = Some(completed("order-0", 0));
+    bounded(forebay.ack_work_item(&work.token, completion)).await.expect("and so is this one");
 }
 
 /// A hundred callers with a question each: everybody gets the answer to their own.

@@ -108,6 +108,24 @@ async fn a_worker_is_given_activities_and_nothing_else() {
     forebay.close().expect("it closes");
 }
 
+/// Whether a history that was appended by hand starts its instance is in its records; what does not decode starts
+/// nothing, and says so when it is read.
+#[tokio::test]
+async fn a_damaged_history_appended_by_hand_starts_nothing() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    bounded(forebay.append_with_execution("a", 1, vec![started_event("a", 1)])).await.expect("it is taken");
+    enqueue(&forebay, raised("a", "bell")).await;
+    assert!(fetch(&forebay).await.is_some(), "it has a start");
+    forebay.close().expect("it closes");
+    damage(&place, "UPDATE history SET record = CAST(X'01' || record AS BLOB)");
+
+    let forebay = place.open(Options::default());
+    assert!(fetch(&forebay).await.is_none());
+    bounded(forebay.read("a")).await.expect_err("it is damaged");
+    forebay.close().expect("it closes");
+}
+
 /// Formerly the columns decided who got an activity, and its record what it was.
 #[tokio::test]
 async fn an_activity_whose_columns_are_not_its_own_is_an_error() {

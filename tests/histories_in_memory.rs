@@ -9,6 +9,7 @@ use duroxide::Event;
 use duroxide::providers::{Provider, ProviderAdmin, PruneOptions};
 use engine_support::{
     Place, Turn, begin, bounded, bounded_thread, enqueue, fetch, heard, on_manual_clock, raised, start,
+    started_event,
 };
 use forebay::{Forebay, Options};
 use proptest::prelude::*;
@@ -81,6 +82,27 @@ async fn an_execution_that_begins_without_events() {
     // And what is pruned is gone.
     bounded(forebay.prune_executions("order", PruneOptions::default())).await.expect("it is pruned");
     assert_as_in_the_file(&forebay, "order").await;
+}
+
+/// A history can come before the turn that names its instance; the parent is known from that turn on.
+#[tokio::test]
+async fn an_instance_that_is_named_after_its_history() {
+    let (forebay, _clock) = on_manual_clock();
+    begin(&forebay, "parent", Turn::first("parent")).await;
+    bounded(forebay.append_with_execution("child", 1, vec![started_event("child", 1)])).await.expect("taken");
+    bounded(forebay.get_instance_info("child")).await.expect_err("it has no name yet");
+    enqueue(&forebay, raised("child", "bell")).await;
+    let turn = fetch(&forebay).await.expect("it has a start");
+    let mut named = Turn::first("child");
+    named.history = vec![heard("child", 2, "ring")];
+    named.metadata.parent_instance_id = Some("parent".into());
+    bounded(named.ack(&forebay, &turn.token)).await.expect("it is taken");
+    assert_eq!(
+        bounded(forebay.get_parent_id("child")).await.expect("it is known").as_deref(),
+        Some("parent")
+    );
+    assert_eq!(bounded(forebay.list_children("parent")).await.expect("they are listed"), ["child"]);
+    assert_eq!(assert_as_in_the_file(&forebay, "child").await[0], [1, 2]);
 }
 
 /// Events are read in their order, whatever the order in which they were written.

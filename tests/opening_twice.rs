@@ -14,7 +14,7 @@ use duroxide::providers::Provider;
 use engine_support::{
     Place, START_MS, assert_says, bounded, bounded_thread, enqueue, fetch, settle, start, started,
 };
-use forebay::{Clock, Durability, Error, Forebay, JumpListener, ManualClock, Options};
+use forebay::{Clock, Durability, Error, Forebay, JumpListener, ManualClock, Options, Writer};
 
 fn small() -> Options {
     Options::default().batch_ops_max(16).readers(1)
@@ -136,6 +136,22 @@ async fn a_link_to_a_file_that_is_yet_to_be_made() {
     let target = place.open(small());
     assert_same_engine(&link, &again, "through-the-link").await;
     assert_same_engine(&link, &target, "through-the-name").await;
+}
+
+/// An orchestration engine and a `Writer` do not share a file, in whichever order they come.
+#[test]
+fn another_kind_of_store_is_refused() {
+    let place = Place::new();
+    let engine = place.open(small());
+    let error = Writer::open(place.path(), small()).expect_err("it is open as another");
+    assert!(matches!(error, Error::OptionsDiffer { .. }), "{error}");
+    assert_says(&error, &["app.db", "another kind of store", "close it first"]);
+    engine.close().expect("it closes");
+
+    let writer = Writer::open(place.file("own.db"), small()).expect("it opens");
+    let error = small().open(place.file("own.db")).expect_err("it is open as another");
+    assert_says(&error, &["own.db", "another kind of store"]);
+    writer.close().expect("it closes");
 }
 
 #[tokio::test]

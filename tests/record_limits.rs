@@ -5,11 +5,12 @@
 
 mod engine_support;
 
-use duroxide::providers::{Provider, WorkItem};
+use duroxide::providers::{Provider, TagFilter, WorkItem};
 use duroxide::{Event, EventKind};
+use engine_support::polled::Polled;
 use engine_support::{
-    Place, Turn, activity, begin, bounded, completed, depths, enqueue, enqueue_work, fetch, fetch_work,
-    heard, raised, start,
+    HOUR, LOCK, Place, Turn, activity, begin, bounded, completed, depths, enqueue, enqueue_work, fetch,
+    fetch_work, heard, raised, settle, start,
 };
 use forebay::Options;
 
@@ -146,6 +147,47 @@ async fn a_turn_that_is_only_too_large_together_is_stored() {
     forebay.close().expect("it closes");
     let reopened = place.open(options());
     assert_eq!(bounded(reopened.read("order")).await.expect("it is read"), written);
+}
+
+/// Memory has room for so many items only. What it has none for is read back from its row, or, where it is handed
+/// out in the batch it came in, from what is about to be written.
+#[tokio::test]
+async fn items_for_which_memory_has_no_room() {
+    const ROOM: usize = 32 << 20;
+    const LARGE: usize = 2 << 20;
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    begin(&forebay, "order", Turn::first("order")).await;
+    for _ in 0..ROOM / LARGE {
+        enqueue(&forebay, raised_with("waits", LARGE)).await;
+    }
+    let large_start = WorkItem::StartOrchestration {
+        instance: "large".into(),
+        orchestration: "Orders".into(),
+        input: large(LARGE),
+        version: None,
+        parent_instance: None,
+        parent_id: None,
+        parent_execution_id: None,
+        execution_id: 1,
+    };
+    let mut turn = Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None));
+    let mut work = Polled::submitted(forebay.fetch_work_item(LOCK, HOUR, None, &TagFilter::Any));
+    settle(&forebay).await;
+    enqueue(&forebay, large_start.clone()).await;
+    enqueue_work(&forebay, activity_with("order", 2, LARGE)).await;
+    turn.wait_for_wake(1);
+    work.wait_for_wake(1);
+    let (item, ..) = turn.poll().expect("an answer").expect("it works").expect("a turn");
+    assert_eq!(item.messages, [large_start]);
+    let (item, ..) = work.poll().expect("an answer").expect("it works").expect("an activity");
+    assert_eq!(item, activity_with("order", 2, LARGE));
+
+    enqueue(&forebay, start("waits")).await;
+    let waited = fetch(&forebay).await.expect("it can start now").item.messages;
+    assert_eq!(waited.len(), ROOM / LARGE + 1);
+    assert!(waited[..ROOM / LARGE].iter().all(|item| *item == raised_with("waits", LARGE)));
+    forebay.close().expect("it closes");
 }
 
 /// A record that is larger than the whole buffer and a whole batch still goes through, alone.

@@ -275,6 +275,13 @@ fn errors_say_what_was_found() {
         encode_events_within(&run, 1_000).unwrap_err().to_string(),
         "too large for a record: it may take 1000 bytes when decoded"
     );
+    let record = encode_events_within(&run, 1 << 20).unwrap();
+    assert_eq!(
+        decode_events_within(&record, &mut Vec::new(), 1_000).unwrap_err().to_string(),
+        "too large for a record: it may take 1000 bytes when decoded"
+    );
+    let longer = record_of(&[&record[HEADER_BYTES..], &[0, 0]].concat());
+    assert_eq!(decode_run(&longer).unwrap_err().to_string(), "record has 2 bytes after its end");
     let unknown_variant = record_of(&[255]);
     let refused = decode_work_item(&unknown_variant).unwrap_err();
     assert_eq!(refused.to_string(), "record is intact but cannot be decoded");

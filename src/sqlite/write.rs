@@ -279,3 +279,42 @@ impl WriteConnection {
         let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::{configure_writer, open_unchanged};
+
+    /// A connection after a commit of five megabytes.
+    fn after_a_large_commit(folder: &tempfile::TempDir, durability: Durability) -> WriteConnection {
+        let location = Location::File(folder.path().join("app.db"));
+        let options = Options::default().durability(durability);
+        let connection = open_unchanged(&location).unwrap();
+        configure_writer(&connection, &location, &options).unwrap();
+        let mut writer = WriteConnection::new(connection, &location, &options, Arc::default()).unwrap();
+        writer.begin(Sync::AsPromised).unwrap();
+        let sql = "CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(5000000))";
+        writer.connection().execute_batch(sql).unwrap();
+        writer.commit(Duration::ZERO).unwrap();
+        writer
+    }
+
+    #[test]
+    fn a_log_that_has_grown_is_synced_beside_the_writer_where_commits_do_not_sync_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = after_a_large_commit(&folder, Durability::Normal);
+        let next = writer.log.write_back_at_frames;
+        assert!(writer.write_back.is_some() && next > writer.log.frames);
+        writer.begin(Sync::AsPromised).unwrap();
+        writer.connection().execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        writer.commit(Duration::ZERO).unwrap();
+        assert_eq!(writer.log.write_back_at_frames, next, "not for every commit");
+        writer.close().unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        assert!(
+            after_a_large_commit(&folder, Durability::Full).write_back.is_none(),
+            "each commit has synced it"
+        );
+    }
+}

@@ -1,4 +1,4 @@
-//! What others do to an engine that runs: they hold SQLite's lock, remove or replace its file, set the clock,
+//! What others do to an engine that runs: they hold SQLite's lock, write its tables, remove or replace its file, set the clock,
 //! stop its process, or take its writer thread down. Nobody hangs, everybody hears the truth, and what was
 //! acknowledged is there.
 
@@ -9,5 +9,6 @@ mod clock_set;
 mod engine_support;
 mod file_gone;
 mod foreign_lock;
+mod foreign_rows;
 mod process_stopped;
 mod writer_panics;
