@@ -312,7 +312,9 @@ proptest! {
         there in any::<(String, u64)>(),
     ) {
         let mut record = encode_events(&run).unwrap();
+        prop_assert!(is_intact(&record));
         tie(&mut record, &here.0, here.1);
+        prop_assert!(!is_intact(&record));
         let read_in = |(instance, execution): &(String, u64)| {
             let mut record = record.clone();
             tie(&mut record, instance, *execution);

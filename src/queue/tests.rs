@@ -214,7 +214,8 @@ proptest! {
                     if ids.is_empty() { continue }
                     let id = ids[pick % ids.len()];
                     prop_assert_eq!(work.of_activity("instance", 1, id as u64), vec![id]);
-                    prop_assert!(work.remove(id).is_some());
+                    prop_assert_eq!(work.get(id).map(|item| item.activity), Some(id as u64));
+                    prop_assert!(work.remove(id).is_some() && work.get(id).is_none());
                     model.items.remove(&id);
                 }
                 Step::Advance { ms } => {
