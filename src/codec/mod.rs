@@ -109,7 +109,7 @@ pub(crate) fn tie(record: &mut [u8], instance: &str, execution: u64) {
     checksum.zip(name.to_le_bytes()).for_each(|(byte, mixed_in)| *byte ^= mixed_in);
 }
 
-/// Whether the bytes of a record are those that were written, as it is, tied or not.
+/// Whether a record has the checksum of its body: it is undamaged, and not tied.
 pub(crate) fn is_intact(record: &[u8]) -> bool {
     open(record, &mut Bill::new(RECORD_BYTES_MAX)).is_ok()
 }

@@ -133,9 +133,8 @@ pub(crate) fn size_pages(connection: &Connection, found: Found) -> Result<(), Er
 
 /// Creates the tables of a new file, or brings an older format up to date, in one transaction.
 pub(crate) fn prepare(connection: &Connection, found: Found) -> Result<(), Error> {
-    match found {
-        Found::Format(FORMAT) => return Ok(()),
-        Found::Format(_) | Found::Empty => {}
+    if found == Found::Format(FORMAT) {
+        return Ok(());
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     match found {
