@@ -310,7 +310,7 @@ mod tests {
 
     /// What went wrong, with its name, and the way out.
     #[test]
-    fn every_error_names_the_thing_and_the_way_out() {
+    fn errors_name_the_thing_and_the_way_out() {
         let path = || PathBuf::from("/data/app.db");
         let source = || -> Cause { Arc::new(std::io::Error::other("the cause")) };
         let says: [(Error, &[&str]); 10] = [

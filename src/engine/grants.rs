@@ -10,9 +10,7 @@ use super::rows::{self, SqlResult};
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{
-    FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkEntry, WorkId,
-};
+use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
 
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
@@ -208,13 +206,12 @@ impl Engine {
             .as_ref()
             .map(|(owner, lock_timeout)| (owner, self.now.monotonic.saturating_add(*lock_timeout)));
         let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
-        let body = match (body, self.work.get(id)) {
-            (Some(body), _) => GrantBody::Item(body.into_item()),
-            (None, Some(entry)) => match self.work_row(id, entry) {
+        let body = match body {
+            Some(body) => GrantBody::Item(body.into_item()),
+            None => match self.work_row(id) {
                 Ok(row) => GrantBody::Row { id, row },
                 Err(error) => return Err(unreadable(error.into(), fetch.responder, out)),
             },
-            (None, None) => return Ok(()),
         };
         self.work_changes.set_attempt(id, schedule);
         self.undo.granted_work.push(lease);
@@ -225,7 +222,8 @@ impl Engine {
         Ok(())
     }
 
-    fn work_row(&self, id: WorkId, entry: &WorkEntry) -> SqlResult<WorkRow> {
+    fn work_row(&self, id: WorkId) -> SqlResult<WorkRow> {
+        let entry = self.work.get(id).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         let record = match self.work_changes.inserted(id) {
             Some(staged) => staged.record.clone(),
             None => queued::work_record(self.connection.connection(), id)?,

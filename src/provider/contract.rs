@@ -236,7 +236,7 @@ impl Provider for Forebay {
             // The lease stays out even if the item does not decode: it is not offered again before the
             // lease runs out, so a broken row cannot keep the queue busy with itself.
             let lease = guard.keep();
-            Ok(Some((decode::activity(body)?, self.database.shared.tokens.write(lease), attempt)))
+            Ok(Some((decode::item(body)?, self.database.shared.tokens.write(lease), attempt)))
         })
     }
 

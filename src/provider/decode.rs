@@ -55,8 +55,8 @@ impl std::fmt::Display for Misplaced {
 
 impl std::error::Error for Misplaced {}
 
-/// One queued item. What the columns beside its record say, the item has to say as well.
-fn item<R: Queued>(body: GrantBody<R>) -> Result<WorkItem, Error> {
+/// One item of either queue. What the columns beside its record say, the item has to say as well.
+pub(super) fn item<R: Queued>(body: GrantBody<R>) -> Result<WorkItem, Error> {
     let (id, row) = match body {
         GrantBody::Item(item) => return Ok(*item),
         GrantBody::Row { id, row } => (id, row),
@@ -67,7 +67,7 @@ fn item<R: Queued>(body: GrantBody<R>) -> Result<WorkItem, Error> {
 }
 
 /// A row of one of the two queues.
-trait Queued {
+pub(super) trait Queued {
     const TABLE: &str;
 
     fn record(&self) -> &[u8];
@@ -102,11 +102,6 @@ impl Queued for WorkRow {
             && session_id.as_deref() == self.session.as_deref()
             && tag.as_deref() == self.tag.as_deref()
     }
-}
-
-/// One item of the worker queue.
-pub(super) fn activity(body: GrantBody<WorkRow>) -> Result<WorkItem, Error> {
-    item(body)
 }
 
 /// A leased instance as the runtime wants it. A record that does not decode is reported in `history_error`,
