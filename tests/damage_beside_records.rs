@@ -48,11 +48,11 @@ async fn a_history_row_whose_numbers_are_not_those_of_its_events_is_an_error() {
 #[tokio::test]
 async fn a_history_row_that_is_found_in_another_history_is_an_error() {
     let moves = [
-        "UPDATE history SET instance = 2 WHERE instance = 1 AND first_event = 2",
-        "UPDATE history SET execution = 2 WHERE instance = 1 AND first_event = 2",
-        "UPDATE instances SET id = 'c' WHERE id = 'a'",
+        ("UPDATE history SET instance = 2 WHERE instance = 1 AND first_event = 2", "b", 1),
+        ("UPDATE history SET execution = 2 WHERE instance = 1 AND first_event = 2", "a", 2),
+        ("UPDATE instances SET id = 'c' WHERE id = 'a'", "c", 1),
     ];
-    for (moved, instance, execution) in [(moves[0], "b", 1), (moves[1], "a", 2), (moves[2], "c", 1)] {
+    for (moved, instance, execution) in moves {
         let place = Place::new();
         let forebay = place.open(Options::default());
         for instance in ["a", "b"] {

@@ -161,16 +161,11 @@ async fn items_for_which_memory_has_no_room() {
     for _ in 0..ROOM / LARGE {
         enqueue(&forebay, raised_with("waits", LARGE)).await;
     }
-    let large_start = WorkItem::StartOrchestration {
-        instance: "large".into(),
-        orchestration: "Orders".into(),
-        input: large(LARGE),
-        version: None,
-        parent_instance: None,
-        parent_id: None,
-        parent_execution_id: None,
-        execution_id: 1,
+    let mut large_start = start("large");
+    let WorkItem::StartOrchestration { input, .. } = &mut large_start else {
+        unreachable!("start() makes starts")
     };
+    *input = large(LARGE);
     let mut turn = Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None));
     let mut work = Polled::submitted(forebay.fetch_work_item(LOCK, HOUR, None, &TagFilter::Any));
     settle(&forebay).await;

@@ -8,10 +8,11 @@ use duroxide::providers::Provider;
 use forebay::{Error, Forebay, Options, Writer};
 use rusqlite::Connection;
 
-use crate::engine_support::polled::{Hold, Polled};
+use crate::at_work::AtWork;
+use crate::engine_support::polled::Polled;
 use crate::engine_support::{
-    HOUR, LOCK, PATIENCE, Place, Turn, activity, assert_says, begin, bounded, bounded_thread, completed,
-    enqueue, enqueue_work, fetch, fetch_work, heard, raised, settle, start, started,
+    HOUR, LOCK, PATIENCE, Place, Turn, assert_says, begin, bounded, bounded_thread, completed, enqueue,
+    fetch, raised, settle, start, started,
 };
 
 /// Half of what a batch waits.
@@ -50,40 +51,22 @@ async fn a_lock_for_less_than_two_seconds_only_delays() {
 async fn a_lock_for_longer_is_a_retryable_error_and_nothing_is_lost() {
     let place = Place::new();
     let forebay = place.open(Options::default());
-    begin(&forebay, "order", Turn::first("order")).await;
-    enqueue(&forebay, raised("order", "bell")).await;
-    enqueue_work(&forebay, activity("order", 2)).await;
-    let (turn, work) = (fetch(&forebay).await.expect("a turn"), fetch_work(&forebay).await.expect("work"));
+    let held = AtWork::on(&forebay).await;
     let mut parked = Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None));
     settle(&forebay).await;
 
     let foreign = locked(&place.path());
     for _ in 0..2 {
-        let done = Turn::of(1, vec![heard("order", 2, "ring")]);
-        // One batch: the last alone would be given to the parked fetch, which would hear of the lock as well.
-        let hold = Hold::on(&forebay);
-        let calls = [
-            Polled::submitted(done.ack(&forebay, &turn.token)),
-            Polled::submitted(forebay.ack_work_item(&work.token, Some(completed("order", 2)))),
-            Polled::submitted(forebay.enqueue_for_orchestrator(start("other"), None)),
-        ];
-        hold.release();
-        for call in calls {
-            let error = call.finish().expect_err("nothing can be written");
-            assert!(error.is_retryable(), "{error}");
-            assert!(error.message.contains("rolled back") && error.message.contains("locked"), "{error}");
-        }
+        held.is_rolled_back(&forebay, "locked");
     }
     let read = bounded(forebay.read("order")).await.expect("reads need no lock");
     assert_eq!(read.len(), 1, "nothing of the turn is there");
     assert!(parked.poll().is_none(), "there is nothing for it");
     unlock(&foreign);
 
-    bounded(forebay.renew_orchestration_item_lock(&turn.token, LOCK)).await.expect("it is still leased");
-    bounded(Turn::of(1, vec![heard("order", 2, "ring")]).ack(&forebay, &turn.token))
-        .await
-        .expect("it is taken");
-    bounded(forebay.ack_work_item(&work.token, Some(completed("order", 2)))).await.expect("it is taken");
+    bounded(forebay.renew_orchestration_item_lock(&held.turn.token, LOCK)).await.expect("it is still leased");
+    bounded(AtWork::done().ack(&forebay, &held.turn.token)).await.expect("it is taken");
+    bounded(forebay.ack_work_item(&held.work.token, Some(completed("order", 2)))).await.expect("it is taken");
     let (item, _, attempt) = parked.finish().expect("it works").expect("there is something for it");
     assert_eq!((item.instance.as_str(), attempt), ("order", 1));
     assert_eq!(item.messages, [completed("order", 2)]);

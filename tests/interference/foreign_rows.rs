@@ -5,20 +5,14 @@ use duroxide::providers::Provider;
 use forebay::Options;
 use rusqlite::Connection;
 
-use crate::engine_support::polled::{Hold, Polled};
-use crate::engine_support::{
-    Place, Turn, activity, begin, bounded, completed, enqueue, enqueue_work, fetch, fetch_work, heard,
-    raised, start,
-};
+use crate::at_work::AtWork;
+use crate::engine_support::{Place, bounded, completed, enqueue, fetch, start};
 
 #[tokio::test]
 async fn a_row_that_is_in_the_way_costs_the_batch_and_nothing_else() {
     let place = Place::new();
     let forebay = place.open(Options::default());
-    begin(&forebay, "order", Turn::first("order")).await;
-    enqueue(&forebay, raised("order", "bell")).await;
-    enqueue_work(&forebay, activity("order", 2)).await;
-    let (turn, work) = (fetch(&forebay).await.expect("a turn"), fetch_work(&forebay).await.expect("work"));
+    let held = AtWork::on(&forebay).await;
     // The next ids, whichever they are.
     let foreign = Connection::open(place.path()).expect("it opens");
     let squat =
@@ -27,24 +21,13 @@ async fn a_row_that_is_in_the_way_costs_the_batch_and_nothing_else() {
     assert_eq!(foreign.execute(squat, []).expect("nobody keeps it from doing so"), 4);
 
     // The turn is written, and then the messages cannot be.
-    let hold = Hold::on(&forebay);
-    let calls = [
-        Polled::submitted(Turn::of(1, vec![heard("order", 2, "ring")]).ack(&forebay, &turn.token)),
-        Polled::submitted(forebay.ack_work_item(&work.token, Some(completed("order", 2)))),
-        Polled::submitted(forebay.enqueue_for_orchestrator(start("other"), None)),
-    ];
-    hold.release();
-    for call in calls {
-        let error = call.finish().expect_err("the ids are taken");
-        assert!(error.is_retryable(), "{error}");
-        assert!(error.message.contains("rolled back") && error.message.contains("UNIQUE"), "{error}");
-    }
+    held.is_rolled_back(&forebay, "UNIQUE");
     assert_eq!(bounded(forebay.read("order")).await.expect("it is read").len(), 1, "nothing of the turn");
 
     foreign.execute("DELETE FROM messages WHERE instance = 'nobody'", []).expect("it thinks better of it");
-    let done = Turn::of(1, vec![heard("order", 2, "ring")]).ack(&forebay, &turn.token);
+    let done = AtWork::done().ack(&forebay, &held.turn.token);
     bounded(done).await.expect("the turn is still leased");
-    bounded(forebay.ack_work_item(&work.token, Some(completed("order", 2))))
+    bounded(forebay.ack_work_item(&held.work.token, Some(completed("order", 2))))
         .await
         .expect("so is the activity");
     enqueue(&forebay, start("other")).await;

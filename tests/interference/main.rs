@@ -4,6 +4,7 @@
 
 #![cfg(feature = "duroxide")]
 
+mod at_work;
 mod clock_set;
 #[path = "../engine_support/mod.rs"]
 mod engine_support;

@@ -59,7 +59,7 @@ fn the_child() {
 }
 
 fn write_for_ever(writer: &Writer, thread: u64, first: u64, manner: Manner) {
-    let lies = manner.lies_about(Some(&Report::Resolved { thread, number: first }));
+    let lies = manner == Manner::Lies(Kind::End);
     let mut under_way: VecDeque<(u64, Ticket<()>)> = VecDeque::new();
     for number in first.. {
         if under_way.len() == UNDER_WAY {
