@@ -184,6 +184,38 @@ impl Error {
         Error::Operation { source: Arc::from(error.into()) }
     }
 
+    /// Whether it says that what is stored is damaged, so that trying again would end the same way.
+    #[cfg_attr(not(feature = "duroxide"), expect(dead_code, reason = "the engine's"))]
+    pub(crate) fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Error::Corrupt { .. } => true,
+            Error::Sqlite { source } => {
+                matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+                    || matches!(
+                        source.as_ref(),
+                        rusqlite::Error::FromSqlConversionFailure(..)
+                            | rusqlite::Error::IntegralValueOutOfRange(..)
+                            | rusqlite::Error::InvalidColumnType(..)
+                            | rusqlite::Error::Utf8Error(..)
+                    )
+            }
+            _ => false,
+        }
+    }
+
+    /// The error if it is [damage](Self::is_damage), or SQLite's own back.
+    #[cfg(feature = "duroxide")]
+    pub(crate) fn damage(error: rusqlite::Error) -> Result<Error, rusqlite::Error> {
+        let error = Error::from(error);
+        match error {
+            Error::Sqlite { source } if !(Error::Sqlite { source: Arc::clone(&source) }).is_damage() => {
+                Err(Arc::try_unwrap(source).unwrap_or(rusqlite::Error::InvalidQuery))
+            }
+            damage => Ok(damage),
+        }
+    }
+
     pub(crate) fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
         Error::Io { doing: doing.into(), source: Arc::new(source) }
     }

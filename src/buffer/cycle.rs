@@ -1,4 +1,4 @@
-//! The writer thread: collect → tick → apply → settle → commit → reply, for ever.
+//! The writer thread: collect (and tick) → apply → settle → commit → reply, for ever.
 //!
 //! Two triggers end a batch (operations, bytes), one optional delay holds it open, and there is one commit
 //! point and one reply point. It waits by deadline, never by sleeping and looking. Where a store wants some
@@ -68,13 +68,23 @@ impl<S: Store> Writer<S> {
     fn cycle(&mut self) -> Result<bool, Error> {
         self.collect();
         self.count();
-        self.store.tick(&mut self.replies);
+        self.answer_at_once()?;
         if self.send_ahead() {
             self.commit(Part::Ahead)?;
         }
         self.commit(Part::Rest)?;
         self.store.maintain()?;
         Ok(!self.closing)
+    }
+
+    /// Answers what needs no commit, so that it neither waits for one nor shares its fate.
+    fn answer_at_once(&mut self) -> Result<(), Error> {
+        let needs_no_commit = |submission: &mut Submission<S>| self.store.needs_no_commit(&submission.op);
+        self.ahead.extend(self.batch.extract_if(.., needs_no_commit));
+        let applied = self.apply(Part::Ahead);
+        let store = &mut self.store;
+        self.replies.deliver(|reply| store.take_back(reply));
+        applied
     }
 
     /// Moves what goes ahead of the others out of the batch, if there are both.
@@ -110,6 +120,9 @@ impl<S: Store> Writer<S> {
     }
 
     /// Blocks for the first submission or the store's next deadline, then takes what is there.
+    ///
+    /// IMPORTANT: the store looks at its clock before the channel is emptied, so that what it takes to be over
+    /// cannot be something whose renewal arrived in time and was still in the channel.
     fn collect(&mut self) {
         let first = match self.store.wait() {
             None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
@@ -126,15 +139,23 @@ impl<S: Store> Writer<S> {
         }
         let delay = self.limits.commit_delay;
         let hold = (!delay.is_zero() && !self.batch.is_empty()).then(|| Instant::now() + delay);
-        while !self.closing && !self.is_full(bytes) {
-            let next = match hold {
-                None => self.receiver.try_recv().ok(),
-                Some(until) => self.receiver.recv_deadline(until).ok(),
-            };
-            match next {
-                Some(message) => self.take(message, &mut bytes),
-                None => break,
+        if let Some(until) = hold {
+            while !self.closing
+                && !self.is_full(bytes)
+                && let Ok(message) = self.receiver.recv_deadline(until)
+            {
+                self.take(message, &mut bytes);
             }
+        }
+        self.store.tick(&mut self.replies);
+        while !self.closing && !self.is_full(bytes) {
+            match self.receiver.try_recv() {
+                Ok(message) => self.take(message, &mut bytes),
+                Err(_empty) => break,
+            }
+        }
+        if !self.closing && self.is_full(bytes) {
+            self.store.left_some_waiting();
         }
         if self.closing {
             // Submitted before the close means done before the close: the batch limits give way.

@@ -75,7 +75,14 @@ pub(super) fn pair<R>(shared: &Arc<Shared>) -> (Responder<R>, Pending<R>) {
 
 /// The answers of one batch, held back until its commit.
 pub(crate) struct Replies<R> {
-    held: Vec<(Responder<R>, Result<R, Error>)>,
+    held: Vec<Held<R>>,
+}
+
+struct Held<R> {
+    responder: Responder<R>,
+    result: Result<R, Error>,
+    /// Whether the answer is true whatever becomes of the batch.
+    stands: bool,
 }
 
 impl<R> Replies<R> {
@@ -84,7 +91,12 @@ impl<R> Replies<R> {
     }
 
     pub(crate) fn push(&mut self, responder: Responder<R>, result: Result<R, Error>) {
-        self.held.push((responder, result));
+        self.held.push(Held { responder, result, stands: false });
+    }
+
+    /// An answer of something that wrote nothing, and that is true also if the batch does not happen.
+    pub(crate) fn push_standing(&mut self, responder: Responder<R>, result: Result<R, Error>) {
+        self.held.push(Held { responder, result, stands: true });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -93,17 +105,18 @@ impl<R> Replies<R> {
 
     /// Answers everybody in order; `undelivered` gets each reply whose caller is gone.
     pub(super) fn deliver(&mut self, mut undelivered: impl FnMut(R)) {
-        for (responder, result) in self.held.drain(..) {
+        for Held { responder, result, .. } in self.held.drain(..) {
             if let Err(Some(reply)) = responder.send(result) {
                 undelivered(reply);
             }
         }
     }
 
-    /// Answers everybody with the same error, whatever their own result was going to be.
+    /// Answers everybody with the same error, whatever their own result was going to be; those whose answer
+    /// stands hear that.
     pub(super) fn deliver_error(&mut self, error: &Error) {
-        for (responder, _overwritten) in self.held.drain(..) {
-            let _ = responder.send(Err(error.clone()));
+        for Held { responder, result, stands } in self.held.drain(..) {
+            let _ = responder.send(if stands { result } else { Err(error.clone()) });
         }
     }
 }

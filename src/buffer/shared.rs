@@ -86,6 +86,7 @@ pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    pub(crate) set_aside: AtomicU64,
 }
 
 impl Counters {
@@ -101,6 +102,7 @@ impl Counters {
             commits: read(&self.commits),
             bytes_written: read(&self.bytes_written),
             checkpoints: read(&self.checkpoints),
+            set_aside: read(&self.set_aside),
         }
     }
 }
@@ -119,4 +121,8 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Checkpoints run.
     pub checkpoints: u64,
+    /// Queued rows, and instances, that could not be read and were therefore set aside: they stay in the file as
+    /// they are, nobody is given them, everything else goes on. Each was logged as an error. They are tried
+    /// again when the database is opened again.
+    pub set_aside: u64,
 }

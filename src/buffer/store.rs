@@ -20,6 +20,9 @@ pub(crate) enum CommitError {
 /// `apply` or `settle` means that the batch as a whole cannot be written; an operation that fails on its
 /// own says so through its responder and leaves no trace.
 ///
+/// Operations that [need no commit](Store::needs_no_commit) are applied first and answered before the others
+/// are looked at: what becomes of a batch is nothing to those that neither write nor rely on what it writes.
+///
 /// A batch in which some operations go ahead of others is done in two parts: `apply` for each of those,
 /// `settle_ahead`, `commit`, and then the rest as above. Each part stands for itself: it is answered when it is
 /// committed, and is written or rolled back alone.
@@ -29,13 +32,26 @@ pub(crate) trait Store: Send + 'static {
     /// What they hear.
     type Reply: Send + 'static;
 
-    /// Brings everything that depends on time up to now.
+    /// Brings everything that depends on time up to now. Called before the channel is emptied: whatever was
+    /// submitted before this instant is in the batch, unless the batch is [full](Store::left_some_waiting).
     fn tick(&mut self, out: &mut Replies<Self::Reply>);
+
+    /// The batch was full before the channel was empty: there may be operations that arrived before `tick` and
+    /// are not in it.
+    fn left_some_waiting(&mut self) {}
+
+    /// Whether `op` writes nothing and its answer depends on nothing but what is committed. It is then answered
+    /// at once, before the batch it arrived with; `apply` must not fail for it.
+    fn needs_no_commit(&self, op: &Self::Op) -> bool {
+        let _ = op;
+        false
+    }
 
     /// Applies one operation. The responder is pushed to `out` with its result, or kept for a later cycle.
     ///
     /// IMPORTANT: on `Err` the responder must be in `out` as well (with any result: the buffer overwrites
-    /// it), or its caller would hear "closed" instead of what happened.
+    /// it, unless it [stands](Replies::push_standing)), or its caller would hear "closed" instead of what
+    /// happened.
     fn apply(
         &mut self,
         op: Self::Op,

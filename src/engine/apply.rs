@@ -1,9 +1,11 @@
 //! The operations that are short: enqueue, abandon, renew, activities. Turns are in turn.rs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::op::{Abandon, NewMessage, NewWork, Op, Renew, Reply, Visible};
 use super::queued::{MessageRow, WorkRow};
+use super::undo::{Undo, Was};
 use super::{Engine, Stop, TurnLease};
 use crate::clock::duration_ms;
 use crate::error::Error;
@@ -15,23 +17,33 @@ pub(crate) fn invalid_token() -> Error {
     Error::refused("Invalid lock token: unknown, expired, already used, or from before a restart")
 }
 
+/// A lease that was held before the batch, or it had been refused at once: the batch has ended it.
+pub(super) fn unknown_turn_lease() -> Stop {
+    Stop::Refused { error: invalid_token(), stands: false }
+}
+
+/// See [`unknown_turn_lease`].
 fn unknown_work_lease() -> Stop {
-    Stop::Refused(Error::refused(
+    let error = Error::refused(
         "Invalid lock token: the activity was cancelled, its lock expired, or it was acknowledged before",
-    ))
+    );
+    Stop::Refused { error, stands: false }
 }
 
 impl Engine {
     /// Everything but a fetch, which may have to wait.
     pub(super) fn execute(&mut self, op: Op) -> Result<Reply, Stop> {
         match op {
-            Op::FetchTurn(_) | Op::FetchWork(_) => Err(Stop::Refused(Error::refused("a fetch is parked"))),
+            Op::FetchTurn(_) | Op::FetchWork(_) => {
+                Err(Stop::Refused { error: Error::refused("a fetch is parked"), stands: true })
+            }
             Op::AckTurn(ack) => self.ack_turn(*ack),
             Op::AbandonTurn(abandon) => self.abandon_turn(&abandon),
             Op::RenewTurn(Renew { lease, extend_for }) => {
                 let deadline = self.now.monotonic.saturating_add(extend_for);
-                let renewed = self.turn_leases.renew(lease, deadline);
-                if renewed { Ok(Reply::Done) } else { Err(Stop::Refused(invalid_token())) }
+                let renewed =
+                    self.turn_leases.is_held(lease, self.at) && self.turn_leases.renew(lease, deadline);
+                if renewed { Ok(Reply::Done) } else { Err(unknown_turn_lease()) }
             }
             Op::AckWork { lease, completion } => self.ack_work(lease, completion),
             Op::AbandonWork(abandon) => self.abandon_work(&abandon),
@@ -70,7 +82,8 @@ impl Engine {
         let NewMessage { instance, kind, visible, record, item } = message;
         let visible_at_ms = match visible {
             Visible::Now => VISIBLE,
-            Visible::After(delay) => self.now.wall_ms.saturating_add(duration_ms(delay)),
+            Visible::After(delay) => self.visible_after(delay),
+            Visible::AtMs(at_ms) if at_ms <= self.now.wall_ms => VISIBLE,
             Visible::AtMs(at_ms) => at_ms,
         };
         let id = self.next_message;
@@ -84,6 +97,16 @@ impl Engine {
             self.message_changes.insert(id, row, Schedule { visible_at_ms, attempt: 0 });
         }
         self.turns.push(no, id, Message { visible_at_ms, attempt: 0, kind, body }, self.now);
+        self.undo.push(Undo::Enqueued { instance: no, id });
+    }
+
+    /// When something is visible that waits so long from now. No time at all is no delay, whatever the wall clock
+    /// says afterwards.
+    fn visible_after(&self, delay: Duration) -> u64 {
+        match duration_ms(delay) {
+            0 => VISIBLE,
+            delay_ms => self.now.wall_ms.saturating_add(delay_ms),
+        }
     }
 
     pub(super) fn enqueue_work(&mut self, work: NewWork) {
@@ -106,14 +129,19 @@ impl Engine {
         self.work_changes.insert(id, row, schedule);
         let item = WorkEntry { instance, execution, activity, session, tag, schedule, lease: None, body };
         self.work.push(id, item, self.now);
+        self.undo.push(Undo::WorkEnqueued(id));
     }
 
     fn abandon_turn(&mut self, abandon: &Abandon) -> Result<Reply, Stop> {
-        let Some((deadline, lease)) = self.turn_leases.end(abandon.lease) else {
-            return Err(Stop::Refused(invalid_token()));
+        let Some((deadline, lease)) = self.end_turn_lease(abandon.lease) else {
+            return Err(unknown_turn_lease());
         };
-        self.remember_ended_turn(abandon.lease, deadline, &lease);
-        let visible_at_ms = abandon.delay.map(|delay| self.now.wall_ms.saturating_add(duration_ms(delay)));
+        let visible_at_ms = abandon.delay.map(|delay| self.visible_after(delay));
+        if visible_at_ms.is_some() || abandon.ignore_attempt {
+            let messages = lease.messages.iter().map(|(id, message)| (*id, Was::of(message))).collect();
+            let (no, instance) = (abandon.lease, lease.instance);
+            self.undo.push(Undo::TurnAbandoned { no, deadline, instance, messages });
+        }
         self.put_back_turn(abandon.lease, lease, visible_at_ms, abandon.ignore_attempt);
         Ok(Reply::Done)
     }
@@ -147,10 +175,11 @@ impl Engine {
     }
 
     fn ack_work(&mut self, lease: LeaseNo, completion: Option<NewMessage>) -> Result<Reply, Stop> {
-        let (deadline, id) = self.work_leases.end(lease).ok_or_else(unknown_work_lease)?;
-        self.undo.ended_work.push((lease, deadline, id));
+        let (deadline, id) = self.end_work_lease(lease)?;
         self.work.touch_session(id, self.now);
-        self.work.remove(id);
+        if let Some(entry) = self.work.remove(id) {
+            self.undo.push(Undo::WorkEnded { id, entry, deadline: Some(deadline) });
+        }
         self.work_changes.delete(id);
         if let Some(completion) = completion {
             self.enqueue_message(completion);
@@ -159,9 +188,14 @@ impl Engine {
     }
 
     fn abandon_work(&mut self, abandon: &Abandon) -> Result<Reply, Stop> {
-        let (deadline, id) = self.work_leases.end(abandon.lease).ok_or_else(unknown_work_lease)?;
-        self.undo.ended_work.push((abandon.lease, deadline, id));
-        let visible_at_ms = abandon.delay.map(|delay| self.now.wall_ms.saturating_add(duration_ms(delay)));
+        let (deadline, id) = self.end_work_lease(abandon.lease)?;
+        let visible_at_ms = abandon.delay.map(|delay| self.visible_after(delay));
+        if (visible_at_ms.is_some() || abandon.ignore_attempt)
+            && let Some(entry) = self.work.get(id)
+        {
+            let (no, schedule) = (abandon.lease, entry.schedule);
+            self.undo.push(Undo::WorkAbandoned { no, deadline, id, schedule });
+        }
         self.release_work(id, visible_at_ms, abandon.ignore_attempt);
         Ok(Reply::Done)
     }
@@ -177,27 +211,34 @@ impl Engine {
     }
 
     fn renew_work(&mut self, renew: &Renew) -> Result<Reply, Stop> {
-        let id = *self.work_leases.get(renew.lease).ok_or_else(unknown_work_lease)?;
+        let held = self.work_leases.is_held(renew.lease, self.at);
+        let id = *self.work_leases.get(renew.lease).filter(|_| held).ok_or_else(unknown_work_lease)?;
         self.work_leases.renew(renew.lease, self.now.monotonic.saturating_add(renew.extend_for));
         self.work.touch_session(id, self.now);
         Ok(Reply::Done)
     }
 
-    pub(super) fn remember_ended_turn(
-        &mut self,
-        no: LeaseNo,
-        deadline: std::time::Duration,
-        lease: &TurnLease,
-    ) {
-        if let Some(id) = self.turns.id(lease.instance) {
-            let messages = lease.messages.keys().copied().collect();
-            self.undo.ended_turns.push((no, deadline, Arc::clone(id), messages));
+    /// Ends the lease of a turn if it was held when the operation at hand was submitted.
+    pub(super) fn end_turn_lease(&mut self, no: LeaseNo) -> Option<(Duration, TurnLease)> {
+        if self.turn_leases.is_held(no, self.at) { self.turn_leases.end(no) } else { None }
+    }
+
+    fn end_work_lease(&mut self, no: LeaseNo) -> Result<(Duration, WorkId), Stop> {
+        let held = self.work_leases.is_held(no, self.at);
+        held.then(|| self.work_leases.end(no)).flatten().ok_or_else(unknown_work_lease)
+    }
+
+    /// A turn's lease has ended, and its messages are gone with it.
+    pub(super) fn remember_ended_turn(&mut self, no: LeaseNo, deadline: Duration, lease: TurnLease) {
+        if let Some(id) = self.turns.id(lease.instance).cloned() {
+            self.undo.push(Undo::TurnEnded { no, deadline, id, lease });
         }
     }
 
     /// Opens the batch's transaction for rows that everything acknowledged depends on.
     pub(super) fn begin(&mut self) -> Result<&rusqlite::Connection, Stop> {
         self.connection.begin(Sync::AsPromised).map_err(Stop::Batch)?;
+        self.has_begun = true;
         Ok(self.connection.connection())
     }
 

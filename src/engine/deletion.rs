@@ -7,6 +7,7 @@ use duroxide::providers::{DeleteInstanceResult, InstanceFilter, PruneOptions, Pr
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, SqlResult, time};
+use super::undo::Undo;
 use super::{Engine, HistoryChange, RUNNING, Stop, reads};
 use crate::error::Error;
 
@@ -19,16 +20,16 @@ impl Engine {
         let doomed: HashSet<&str> = ids.iter().map(String::as_str).collect();
         for id in ids {
             if !force && status(connection, id)?.as_deref() == Some(RUNNING) {
-                return Err(Stop::Refused(Error::refused(format!(
-                    "instance {id} is still running: cancel it first, or delete with force"
-                ))));
+                let text = format!("instance {id} is still running: cancel it first, or delete with force");
+                return Err(self.refused_about(ids, text));
             }
             let children = reads::list_children(connection, id)?;
             if let Some(child) = children.iter().find(|child| !doomed.contains(child.as_str())) {
-                return Err(Stop::Refused(Error::refused(format!(
+                let text = format!(
                     "instance {id} has the child {child}, which is not to be deleted: \
                      read the tree again and delete all of it"
-                ))));
+                );
+                return Err(self.refused_about(&[id.clone(), child.clone()], text));
             }
         }
         let mut result = DeleteInstanceResult::default();
@@ -38,6 +39,12 @@ impl Engine {
         Ok(result)
     }
 
+    /// A refusal, which stands if the batch has changed none of these instances.
+    fn refused_about(&self, ids: &[String], reason: String) -> Stop {
+        let stands = !ids.iter().any(|id| self.has_changed(id));
+        Stop::Refused { error: Error::refused(reason), stands }
+    }
+
     fn delete_one(&mut self, id: &str, result: &mut DeleteInstanceResult) -> Result<(), Stop> {
         let mut messages = Vec::new();
         if let Some(no) = self.turns.find(id) {
@@ -45,10 +52,12 @@ impl Engine {
             if let Some(lease_no) = self.turns.lease_of(no)
                 && let Some((deadline, lease)) = self.turn_leases.end(lease_no)
             {
-                self.remember_ended_turn(lease_no, deadline, &lease);
-                messages.extend(lease.messages.into_keys());
+                messages.extend(lease.messages.keys().copied());
+                self.remember_ended_turn(lease_no, deadline, lease);
             }
-            messages.extend(self.turns.remove(no));
+            let dropped = self.turns.remove(no);
+            messages.extend(dropped.keys().copied());
+            self.undo.push(Undo::Dropped { instance: no, id: id.into(), messages: dropped });
         }
         let work = self.work.of_instance(id);
         result.queue_messages_deleted += (messages.len() + work.len()) as u64;
@@ -85,7 +94,7 @@ impl Engine {
         let connection = self.connection.connection();
         let row = rows::instance(connection, id)?.filter(|row| row.name.is_some());
         let Some(row) = row else {
-            return Err(Stop::Refused(Error::refused(format!("instance {id} not found"))));
+            return Err(self.refused_about(&[id.to_owned()], format!("instance {id} not found")));
         };
         let prunable = prunable(connection, row.key, row.execution, options)?;
         let mut result = PruneResult { instances_processed: 1, ..PruneResult::default() };

@@ -1,16 +1,19 @@
 //! Matching parked fetches with ready work: exactly as many fetches are woken as there is work for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+use duroxide::providers::KvEntry;
 
 use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
 use super::queued::{self, MessageRow, WorkRow};
 use super::returns::{LeaseGuard, Return};
 use super::rows::{self, SqlResult};
+use super::undo::Undo;
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
+use crate::queue::{Body, FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
 
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
@@ -36,18 +39,18 @@ impl Engine {
         if self.parked_turns.is_empty() || !self.turns.has_candidates() {
             return Ok(());
         }
-        if let Err(error) = self.classify() {
+        if let Some(error) = self.classify()? {
             // Nobody can tell what any of them may have.
             for fetch in self.parked_turns.drain() {
-                out.push(fetch.responder, Err(error.clone()));
+                out.push_standing(fetch.responder, Err(error.clone()));
             }
-            return Err(error);
+            return Ok(());
         }
         let mut walked = None;
         while self.turns.has_candidates()
             && let Some((no, fetch)) = self.parked_turns.next_after(walked)
         {
-            walked = Some(no);
+            let before = walked.replace(no);
             if fetch.responder.is_abandoned() {
                 self.parked_turns.take(no);
                 continue;
@@ -60,8 +63,11 @@ impl Engine {
                     self.turns.pick(|pinned| pinned.is_none_or(|pinned| filter.is_compatible(pinned)))
                 }
             };
-            if let Some(instance) = picked {
-                self.grant_turn(no, instance, out)?;
+            if let Some(instance) = picked
+                && !self.grant_turn(no, instance, out)?
+            {
+                // What was picked cannot be read; there may be something else for this fetch.
+                walked = before;
             }
         }
         Ok(())
@@ -69,68 +75,121 @@ impl Engine {
 
     /// Looks at the rows of every instance with messages whose rows are unknown, and drops queued events
     /// that came before their instance started.
-    fn classify(&mut self) -> Result<(), Error> {
+    ///
+    /// Gives the reason for which some cannot be read now, if they may be the next time.
+    fn classify(&mut self) -> Result<Option<Error>, Error> {
         while let Some(no) = self.turns.next_unread() {
-            self.standing(no)?;
+            if let Err(error) = self.standing(no)
+                && let Some(error) = self.hold_back_turn(no, error)?
+            {
+                return Ok(Some(error));
+            }
         }
-        while let Some((instance, messages)) = self.turns.take_orphans() {
+        while let Some((no, messages)) = self.turns.take_orphans() {
+            let Some(instance) = self.turns.id(no).cloned() else { continue };
             tracing::warn!(
                 %instance,
                 messages = messages.len(),
                 "dropping queued events for an instance that has not started"
             );
-            for id in messages {
-                self.message_changes.delete(id);
+            for id in messages.keys() {
+                self.message_changes.delete(*id);
             }
+            self.undo.push(Undo::Dropped { instance: no, id: instance, messages });
         }
-        Ok(())
+        Ok(None)
     }
 
+    /// False if it turned out that the instance has nothing that can be read, and the fetch still waits.
     fn grant_turn(
         &mut self,
         fetch: FetchNo,
         instance: InstanceNo,
         out: &mut Replies<Reply>,
-    ) -> Result<(), Error> {
-        let Some(fetch) = self.parked_turns.take(fetch) else { return Ok(()) };
+    ) -> Result<bool, Error> {
         let lease = self.new_lease();
         let mut messages = self.turns.lease(instance, lease);
-        let grant = match self.turn_grant(instance, lease, &mut messages) {
-            Ok(grant) => grant,
-            Err(error) => return Err(unreadable(error, fetch.responder, out)),
+        let bodies = match self.bodies_of(instance, &mut messages) {
+            Ok(bodies) if bodies.is_empty() => {
+                self.turns.release(instance);
+                return Ok(false);
+            }
+            bodies => bodies,
         };
-        self.undo.granted_turns.push(lease);
+        let grant = bodies.and_then(|bodies| self.turn_grant(instance, lease, bodies, &mut messages));
+        let grant = match grant {
+            Ok(grant) => grant,
+            Err(error) => {
+                self.turns.release(instance);
+                for (id, message) in messages {
+                    self.turns.push(instance, id, message, self.now);
+                }
+                let Some(error) = self.hold_back_turn(instance, error)? else { return Ok(false) };
+                if let Some(fetch) = self.parked_turns.take(fetch) {
+                    out.push_standing(fetch.responder, Err(error));
+                }
+                return Ok(true);
+            }
+        };
+        // The fetch was found parked, and nobody has taken it since.
+        let Some(fetch) = self.parked_turns.take(fetch) else { return Ok(true) };
+        self.undo.push(Undo::TurnGranted(lease));
         let deadline = self.now.monotonic.saturating_add(fetch.lock_timeout);
         self.turn_leases.grant(lease, deadline, TurnLease { instance, messages });
         out.push(fetch.responder, Ok(Reply::Turn(Some(Box::new(grant)))));
-        Ok(())
+        Ok(true)
+    }
+
+    /// The items of messages. One that is damaged is set aside, and not among `messages` any more.
+    fn bodies_of(
+        &mut self,
+        instance: InstanceNo,
+        messages: &mut BTreeMap<MessageId, Message>,
+    ) -> SqlResult<Vec<GrantBody<MessageRow>>> {
+        let id_shared = self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
+        let mut bodies = Vec::with_capacity(messages.len());
+        let mut damaged = Vec::new();
+        for (id, message) in messages.iter_mut() {
+            match self.message_body(*id, &id_shared, message) {
+                Ok(body) => bodies.push(body),
+                Err(error) => damaged.push((*id, Error::damage(error)?)),
+            }
+        }
+        for (id, error) in damaged {
+            messages.remove(&id);
+            self.set_aside("messages", id, &id_shared, &error);
+        }
+        Ok(bodies)
     }
 
     fn turn_grant(
         &mut self,
         instance: InstanceNo,
         lease: LeaseNo,
-        messages: &mut std::collections::BTreeMap<MessageId, Message>,
-    ) -> Result<TurnGrant, Error> {
-        let mut attempt = 0;
-        let mut bodies = Vec::with_capacity(messages.len());
+        bodies: Vec<GrantBody<MessageRow>>,
+        messages: &mut BTreeMap<MessageId, Message>,
+    ) -> SqlResult<TurnGrant> {
         let id_shared = self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
+        let row = self.standing(instance)?;
+        let (history, kv) = match &row {
+            None => (Ok(Vec::new()), HashMap::new()),
+            Some(row) => match self.history_and_kv(instance, row) {
+                Ok((history, kv)) => (Ok(history), kv),
+                Err(error) => {
+                    let source = Arc::new(Error::damage(error)?);
+                    let record = format!("the history of instance {id_shared}, execution {}", row.execution);
+                    (Err(Error::Corrupt { record, source }), HashMap::new())
+                }
+            },
+        };
+        // Nothing below can fail.
+        let mut attempt = 0;
         for (id, message) in messages {
             message.attempt = message.attempt.saturating_add(1);
             attempt = attempt.max(message.attempt);
             let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt: message.attempt };
-            bodies.push(self.message_body(*id, &id_shared, message)?);
             self.message_changes.set_attempt(*id, schedule);
         }
-        let row = self.standing(instance)?;
-        let (history, kv) = match &row {
-            None => (Vec::new(), HashMap::new()),
-            Some(row) => {
-                let connection = self.connection.connection();
-                let kv = if row.has_kv { rows::kv_base(connection, row.key)? } else { HashMap::new() };
-                (self.history(instance, row)?, kv)
-            }
-        };
         let execution = row.as_ref().map_or(duroxide::INITIAL_EXECUTION_ID, |row| row.execution);
         let (name, version) = row.map_or((None, None), |row| (row.name.clone(), row.version.clone()));
         Ok(TurnGrant {
@@ -144,6 +203,16 @@ impl Engine {
             attempt,
             guard: LeaseGuard::new(Return::Turn(lease), Arc::clone(&self.returns)),
         })
+    }
+
+    fn history_and_kv(
+        &mut self,
+        no: InstanceNo,
+        row: &InstanceRow,
+    ) -> SqlResult<(Vec<Arc<Run>>, HashMap<String, KvEntry>)> {
+        let connection = self.connection.connection();
+        let kv = if row.has_kv { rows::kv_base(connection, row.key)? } else { HashMap::new() };
+        Ok((self.history(no, row)?, kv))
     }
 
     /// From memory, or from the rows, in which case memory has it from the commit on. What this very batch
@@ -185,41 +254,58 @@ impl Engine {
         while self.work.has_ready()
             && let Some((no, fetch)) = self.parked_work.next_after(walked)
         {
-            walked = Some(no);
+            let before = walked.replace(no);
             if fetch.responder.is_abandoned() {
                 self.parked_work.take(no);
                 continue;
             }
             let owner = fetch.session.as_ref().map(|(owner, _)| owner);
-            if let Some(id) = self.work.pick(owner, &fetch.tags) {
-                self.grant_work(no, id, out)?;
+            if let Some(id) = self.work.pick(owner, &fetch.tags)
+                && !self.grant_work(no, id, out)?
+            {
+                walked = before;
             }
         }
         Ok(())
     }
 
-    fn grant_work(&mut self, fetch: FetchNo, id: WorkId, out: &mut Replies<Reply>) -> Result<(), Error> {
-        let Some(fetch) = self.parked_work.take(fetch) else { return Ok(()) };
+    /// False if it turned out that the activity cannot be read, and the fetch still waits.
+    fn grant_work(&mut self, fetch: FetchNo, id: WorkId, out: &mut Replies<Reply>) -> Result<bool, Error> {
+        let row = match self.work.get(id).is_some_and(|entry| entry.body.is_none()).then(|| self.work_row(id))
+        {
+            None => None,
+            Some(Ok(row)) => Some(row),
+            Some(Err(error)) => {
+                let Some(error) = self.hold_back_work(id, error)? else { return Ok(false) };
+                if let Some(fetch) = self.parked_work.take(fetch) {
+                    out.push_standing(fetch.responder, Err(error));
+                }
+                return Ok(true);
+            }
+        };
+        let Some(fetch) = self.parked_work.take(fetch) else { return Ok(true) };
         let lease = self.new_lease();
         let session = fetch
             .session
             .as_ref()
             .map(|(owner, lock_timeout)| (owner, self.now.monotonic.saturating_add(*lock_timeout)));
-        let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
-        let body = match body {
-            Some(body) => GrantBody::Item(body.into_item()),
-            None => match self.work_row(id) {
-                Ok(row) => GrantBody::Row { id, row },
-                Err(error) => return Err(unreadable(error.into(), fetch.responder, out)),
-            },
+        let leased = self.work.lease(id, lease, session, self.now);
+        let Some((schedule, body)) = leased.map(|(schedule, body)| (schedule, body.map(Body::into_item)))
+        else {
+            return Ok(true);
+        };
+        let body = match (body, row) {
+            (Some(item), _) => GrantBody::Item(item),
+            (None, Some(row)) => GrantBody::Row { id, row },
+            (None, None) => return Ok(true),
         };
         self.work_changes.set_attempt(id, schedule);
-        self.undo.granted_work.push(lease);
+        self.undo.push(Undo::WorkGranted { no: lease, id });
         self.work_leases.grant(lease, self.now.monotonic.saturating_add(fetch.lock_timeout), id);
         let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.returns));
         let grant = WorkGrant { body, attempt: schedule.attempt, guard };
         out.push(fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
-        Ok(())
+        Ok(true)
     }
 
     fn work_row(&self, id: WorkId) -> SqlResult<WorkRow> {
@@ -238,16 +324,9 @@ impl Engine {
         })
     }
 
-    fn new_lease(&mut self) -> LeaseNo {
+    pub(super) fn new_lease(&mut self) -> LeaseNo {
         let lease = self.next_lease;
         self.next_lease += 1;
         lease
     }
-}
-
-/// What a fetch was to be given cannot be read. It goes down with the batch: parked again it would be matched
-/// again at once, for as long as the disk fails.
-fn unreadable(error: Error, responder: Responder<Reply>, out: &mut Replies<Reply>) -> Error {
-    out.push(responder, Err(error.clone()));
-    error
 }

@@ -1,52 +1,15 @@
-//! Memory from rows: at open, and after a batch that was rolled back.
+//! Memory from rows, at open.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Engine, TurnLease, queued};
+use super::{Engine, queued};
 use crate::error::Error;
-use crate::queue::{Changes, LeaseNo, Message, MessageId, Turns, WorkEntry, WorkId};
-
-/// Leases that outlive a rebuild.
-#[derive(Default)]
-struct Standing {
-    turns: Vec<(LeaseNo, Duration, Arc<str>, Vec<MessageId>)>,
-    work: HashMap<WorkId, (LeaseNo, Duration)>,
-}
+use crate::queue::{Message, WorkEntry};
 
 impl Engine {
     /// Schedules everything that waits in the file. Every lease is free.
     pub(super) fn load(&mut self) -> Result<(), Error> {
-        self.load_around(Standing::default())
-    }
-
-    /// The batch was rolled back: leases it granted never existed, leases it ended stand again.
-    pub(super) fn rebuild(&mut self) -> Result<(), Error> {
-        let undo = std::mem::take(&mut self.undo);
-        let mut standing = Standing { turns: undo.ended_turns, work: HashMap::new() };
-        for (no, deadline, lease) in self.turn_leases.drain() {
-            if !undo.granted_turns.contains(&no)
-                && let Some(id) = self.turns.id(lease.instance)
-            {
-                standing.turns.push((no, deadline, Arc::clone(id), lease.messages.into_keys().collect()));
-            }
-        }
-        let work = self.work_leases.drain().filter(|(no, ..)| !undo.granted_work.contains(no));
-        let work = work.map(|(no, deadline, id)| (id, (no, deadline)));
-        let ended = undo.ended_work.into_iter().map(|(no, deadline, id)| (id, (no, deadline)));
-        standing.work = work.chain(ended).collect();
-        // What was committed before is still true.
-        self.history_changes.clear();
-        self.message_changes = Changes::default();
-        self.work_changes = Changes::default();
-        self.load_around(standing)
-    }
-
-    fn load_around(&mut self, mut standing: Standing) -> Result<(), Error> {
         let now = self.now;
-        self.turns = Turns::default();
-        self.work = self.work.start_over();
         let connection = self.connection.connection();
 
         let (turns, next_message) = (&mut self.turns, &mut self.next_message);
@@ -57,12 +20,8 @@ impl Engine {
             *next_message = (*next_message).max(id.saturating_add(1));
         })?;
 
-        let (work, next_work, leases) = (&mut self.work, &mut self.next_work, &mut self.work_leases);
+        let (work, next_work) = (&mut self.work, &mut self.next_work);
         queued::each_work(connection, |id, row, schedule| {
-            let lease = standing.work.remove(&id).map(|(no, deadline)| {
-                leases.grant(no, deadline, id);
-                no
-            });
             let item = WorkEntry {
                 instance: row.instance,
                 execution: row.execution,
@@ -70,7 +29,7 @@ impl Engine {
                 session: row.session,
                 tag: row.tag,
                 schedule,
-                lease,
+                lease: None,
                 body: None,
             };
             work.push(id, item, now);
@@ -78,12 +37,6 @@ impl Engine {
         })?;
         room_above("messages", self.next_message)?;
         room_above("work", self.next_work)?;
-
-        for (no, deadline, id, messages) in standing.turns {
-            let instance = self.turns.instance(&id);
-            let messages = self.turns.lease_again(instance, no, &messages);
-            self.turn_leases.grant(no, deadline, TurnLease { instance, messages });
-        }
         Ok(())
     }
 }

@@ -10,8 +10,8 @@
 //! - an operation makes all its checks before it touches a row or the queue, so one that is refused leaves
 //!   no trace and needs no savepoint; an error of SQLite itself undoes the whole batch;
 //! - a grant and its attempt count are in the same commit, and nobody sees the grant before it;
-//! - memory changes first and is rebuilt from the rows if the batch is rolled back, with every lease that
-//!   was out before the batch still standing.
+//! - memory changes first, and is as it was before the batch if that is rolled back (undo.rs);
+//! - an answer that is true whatever becomes of the batch is given whatever becomes of the batch.
 
 mod apply;
 mod deletion;
@@ -25,8 +25,10 @@ pub(crate) mod returns;
 mod rows;
 mod schema;
 mod turn;
+mod undo;
+mod unreadable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,21 +39,24 @@ pub(crate) use apply::invalid_token;
 pub(crate) use histories::Histories;
 use histories::HistoryChange;
 pub(crate) use op::{
-    Abandon, FetchTurn, FetchWork, GrantBody, KvChange, NewMessage, NewWork, Op, Renew, Reply, Run, TurnAck,
-    TurnGrant, Visible, WorkGrant,
+    Abandon, FetchTurn, FetchWork, GrantBody, KvChange, NewMessage, NewWork, Op, Renew, Reply, Run,
+    Submitted, TurnAck, TurnGrant, Visible, WorkGrant,
 };
 pub(crate) use queued::{MessageRow, WorkRow};
 use returns::{Return, Returns};
 pub(crate) use rows::RUNNING;
 
-use crate::buffer::{CommitError, Replies, Responder, Store};
+use crate::buffer::{CommitError, Counters, Replies, Responder, Store};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::queue::{
-    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, Turns, Work, WorkId,
+    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, Schedule, Turns, Work,
+    WorkId,
 };
 use crate::sqlite::{self, Sync, WriteConnection};
+use undo::Undo;
+use unreadable::Suspect;
 
 /// How much the decoded items of waiting messages may take in memory; the others are read when they are due.
 const BODIES_BYTES_MAX: usize = 32 << 20;
@@ -66,8 +71,8 @@ const ON_ITS_WAY_MAX: Duration = Duration::from_millis(10);
 
 /// Why an operation did not succeed.
 enum Stop {
-    /// It was refused; it left no trace.
-    Refused(Error),
+    /// It was refused; it left no trace. `stands` says that it would have been refused without the batch, too.
+    Refused { error: Error, stands: bool },
     /// SQLite failed under it; the batch cannot go on.
     Batch(Error),
 }
@@ -97,48 +102,40 @@ struct WorkFetch {
     responder: Responder<Reply>,
 }
 
-/// What has to be undone in memory if the batch is rolled back: the rest is rebuilt from the rows.
-#[derive(Default)]
-struct Undo {
-    granted_turns: Vec<LeaseNo>,
-    granted_work: Vec<LeaseNo>,
-    ended_turns: Vec<(LeaseNo, Duration, Arc<str>, Vec<MessageId>)>,
-    ended_work: Vec<(LeaseNo, Duration, WorkId)>,
-}
-
-impl Undo {
-    fn clear(&mut self) {
-        self.granted_turns.clear();
-        self.granted_work.clear();
-        self.ended_turns.clear();
-        self.ended_work.clear();
-    }
-}
-
 /// See the module's documentation.
 pub(crate) struct Engine {
     connection: WriteConnection,
     clock: Arc<dyn Clock>,
     now: Now,
+    /// When the operation at hand was submitted.
+    at: Duration,
+    /// Whether the batch was full: then no lease is over that an operation still waiting could have renewed.
+    is_behind: bool,
     turns: Turns,
     turn_leases: Leases<TurnLease>,
     parked_turns: Parked<TurnFetch>,
     work: Work,
     work_leases: Leases<WorkId>,
     parked_work: Parked<WorkFetch>,
-    /// Grants were rolled back: what they held is matched again without waiting for a reason.
+    /// A batch was rolled back: what it left parked is matched again without waiting for a reason.
     rematch: bool,
+    /// Whether the batch had operations, and whether it has opened the transaction.
+    has_operations: bool,
+    has_begun: bool,
     /// Since when fetches are held for grants on their way.
     held_since: Option<Instant>,
     message_changes: Changes<MessageRow>,
     work_changes: Changes<WorkRow>,
-    undo: Undo,
+    undo: Vec<Undo>,
     histories: Arc<Histories>,
     history_changes: Vec<HistoryChange>,
     next_message: MessageId,
     next_work: WorkId,
     next_lease: LeaseNo,
     bodies: BodyBudget,
+    counters: Arc<Counters>,
+    /// What could not be read when it was last to be granted, but may be the next time.
+    suspects: HashSet<Suspect>,
     returns: Arc<Returns>,
     /// Released last, when the connection is gone: dropping them lets the next open go ahead.
     _held: Held,
@@ -148,6 +145,7 @@ impl Engine {
     /// Opens the database and schedules everything in it.
     pub(crate) fn open(
         opening: Opening<'_>,
+        clock: Arc<dyn Clock>,
         returns: Arc<Returns>,
         histories: Arc<Histories>,
     ) -> Result<Self, Error> {
@@ -157,11 +155,12 @@ impl Engine {
         schema::size_pages(&connection, found)?;
         sqlite::configure_writer(&connection, location, options)?;
         schema::prepare(&connection, found)?;
-        let clock = options.clock_or_system();
         let mut engine = Self {
-            connection: WriteConnection::new(connection, location, options, counters)?,
+            connection: WriteConnection::new(connection, location, options, Arc::clone(&counters))?,
             now: now(clock.as_ref()),
             clock,
+            at: Duration::ZERO,
+            is_behind: false,
             turns: Turns::default(),
             turn_leases: Leases::default(),
             parked_turns: Parked::default(),
@@ -169,21 +168,48 @@ impl Engine {
             work_leases: Leases::default(),
             parked_work: Parked::default(),
             rematch: false,
+            has_operations: false,
+            has_begun: false,
             held_since: None,
             message_changes: Changes::default(),
             work_changes: Changes::default(),
-            undo: Undo::default(),
+            undo: Vec::new(),
             histories,
             history_changes: Vec::new(),
             next_message: 1,
             next_work: 1,
             next_lease: 1,
             bodies: BodyBudget::new(BODIES_BYTES_MAX),
+            counters,
+            suspects: HashSet::new(),
             returns,
             _held: held,
         };
         engine.load()?;
         Ok(engine)
+    }
+
+    /// What it means for an operation that something it depends on could not be read, before it has written
+    /// anything. Only if SQLite has given up the transaction with it, that concerns its neighbours.
+    fn unread(&self, error: rusqlite::Error, record: impl FnOnce() -> String) -> Stop {
+        if self.has_begun && !self.connection.is_in_transaction() {
+            return Stop::Batch(error.into());
+        }
+        let error = Error::from(error);
+        let error = if error.is_damage() {
+            Error::Corrupt { record: record(), source: Arc::new(error) }
+        } else {
+            Error::RolledBack { source: Arc::new(error) }
+        };
+        Stop::Refused { error, stands: true }
+    }
+
+    /// Whether the batch has changed the rows of an instance.
+    fn has_changed(&self, instance: &str) -> bool {
+        let changes = |change: &HistoryChange| {
+            !matches!(change, HistoryChange::Fill { .. }) && **change.instance() == *instance
+        };
+        self.history_changes.iter().any(changes)
     }
 
     /// Writes the net effect of the batch on the queues. If that is nothing but attempt counts, and no
@@ -194,17 +220,22 @@ impl Engine {
         }
         let attempts_only = self.message_changes.is_attempts_only() && self.work_changes.is_attempts_only();
         self.connection.begin(if attempts_only { Sync::ProcessCrash } else { Sync::AsPromised })?;
+        self.has_begun = true;
         queued::flush_messages(self.connection.connection(), &mut self.message_changes)?;
         queued::flush_work(self.connection.connection(), &mut self.work_changes)?;
         Ok(())
     }
 
+    /// Ends the leases that have run out. IMPORTANT: after the operations of the batch: those that arrived in
+    /// time count, however long the writer was busy with something else.
     fn expire(&mut self) {
-        while let Some((no, lease)) = self.turn_leases.pop_expired(self.now.monotonic) {
+        // Operations come in the order in which they were submitted, so what still waits came after the last.
+        let horizon = if self.is_behind { self.at.min(self.now.monotonic) } else { self.now.monotonic };
+        while let Some((no, lease)) = self.turn_leases.pop_expired(horizon) {
             tracing::debug!(lease = no, "turn lease expired");
             self.put_back_turn(no, lease, None, false);
         }
-        while let Some((no, id)) = self.work_leases.pop_expired(self.now.monotonic) {
+        while let Some((no, id)) = self.work_leases.pop_expired(horizon) {
             tracing::debug!(lease = no, "work lease expired");
             self.work.release(id, None, false, self.now);
         }
@@ -220,6 +251,11 @@ impl Engine {
                 }
                 Return::Turn(no) => {
                     if let Some((_, lease)) = self.turn_leases.end(no) {
+                        for (id, message) in &lease.messages {
+                            let attempt = message.attempt.saturating_sub(1);
+                            let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt };
+                            self.undo.push(Undo::MessageTakenBack { id: *id, schedule });
+                        }
                         self.put_back_turn(no, lease, None, true);
                     }
                 }
@@ -227,6 +263,7 @@ impl Engine {
                     if let Some((_, id)) = self.work_leases.end(no)
                         && let Some(schedule) = self.work.take_back(id, no, self.now)
                     {
+                        self.undo.push(Undo::WorkTakenBack { id, schedule });
                         self.work_changes.set_attempt(id, schedule);
                     }
                 }
@@ -241,11 +278,11 @@ impl Engine {
         let patient = self.held_since.is_none_or(|since| since.elapsed() < ON_ITS_WAY_MAX);
         let hold = patient && self.returns.turns_on_their_way();
         while let Some(fetch) = self.parked_turns.pop_unserved(now, hold) {
-            out.push(fetch.responder, Ok(Reply::Turn(None)));
+            out.push_standing(fetch.responder, Ok(Reply::Turn(None)));
         }
         let hold = patient && self.returns.work_on_its_way();
         while let Some(fetch) = self.parked_work.pop_unserved(now, hold) {
-            out.push(fetch.responder, Ok(Reply::Work(None)));
+            out.push_standing(fetch.responder, Ok(Reply::Work(None)));
         }
         let holds = self.parked_turns.holds() || self.parked_work.holds();
         self.held_since = if holds { self.held_since.or_else(|| Some(Instant::now())) } else { None };
@@ -258,18 +295,48 @@ fn now(clock: &dyn Clock) -> Now {
 }
 
 impl Store for Engine {
-    type Op = Op;
+    type Op = Submitted;
     type Reply = Reply;
 
     fn tick(&mut self, _out: &mut Replies<Reply>) {
         self.now = now(self.clock.as_ref());
+        (self.is_behind, self.has_operations) = (false, false);
         self.take_returns();
-        self.expire();
         self.turns.promote(self.now);
         self.work.promote(self.now);
     }
 
-    fn apply(&mut self, op: Op, responder: Responder<Reply>, out: &mut Replies<Reply>) -> Result<(), Error> {
+    fn left_some_waiting(&mut self) {
+        self.is_behind = true;
+    }
+
+    /// What changes leases and sessions alone, and what is refused because there is no such lease.
+    fn needs_no_commit(&self, submitted: &Submitted) -> bool {
+        let at = submitted.at;
+        let writes = |abandon: &Abandon| abandon.delay.is_some() || abandon.ignore_attempt;
+        match &submitted.op {
+            Op::RenewTurn(_)
+            | Op::RenewWork(_)
+            | Op::RenewSessions { .. }
+            | Op::SweepSessions
+            | Op::QueueDepths => true,
+            Op::AbandonTurn(abandon) => !writes(abandon) || !self.turn_leases.is_held(abandon.lease, at),
+            Op::AbandonWork(abandon) => !writes(abandon) || !self.work_leases.is_held(abandon.lease, at),
+            Op::AckTurn(ack) => !self.turn_leases.is_held(ack.lease, at),
+            Op::AckWork { lease, .. } => !self.work_leases.is_held(*lease, at),
+            _ => false,
+        }
+    }
+
+    fn apply(
+        &mut self,
+        submitted: Submitted,
+        responder: Responder<Reply>,
+        out: &mut Replies<Reply>,
+    ) -> Result<(), Error> {
+        let Submitted { at, op } = submitted;
+        self.at = at;
+        self.has_operations = true;
         let result = match op {
             Op::FetchTurn(fetch) => {
                 self.park_turn(fetch, responder);
@@ -283,7 +350,13 @@ impl Store for Engine {
         };
         match result {
             Ok(reply) => out.push(responder, Ok(reply)),
-            Err(Stop::Refused(error)) => out.push(responder, Err(error)),
+            Err(Stop::Refused { error, stands: true }) => out.push_standing(responder, Err(error)),
+            Err(Stop::Refused { error, stands: false }) => out.push(responder, Err(error)),
+            Err(Stop::Batch(error)) if error.is_damage() => {
+                // Trying it again would roll back its neighbours once more, for nothing.
+                out.push_standing(responder, Err(error.clone()));
+                return Err(error);
+            }
             Err(Stop::Batch(error)) => {
                 out.push(responder, Err(error.clone()));
                 return Err(error);
@@ -294,8 +367,8 @@ impl Store for Engine {
 
     /// A fetch, where the others are fsynced: what can be granted now is durable already, so its commit has to
     /// survive a process crash only.
-    fn goes_ahead(&self, op: &Op) -> bool {
-        matches!(op, Op::FetchTurn(_) | Op::FetchWork(_)) && self.connection.syncs()
+    fn goes_ahead(&self, submitted: &Submitted) -> bool {
+        matches!(submitted.op, Op::FetchTurn(_) | Op::FetchWork(_)) && self.connection.syncs()
     }
 
     /// Grants what there is. A fetch that finds nothing stays parked: the rest of the batch may bring it something.
@@ -307,6 +380,7 @@ impl Store for Engine {
 
     fn settle(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
         self.rematch = false;
+        self.expire();
         self.match_turns(out)?;
         self.match_work(out)?;
         self.answer_unserved(out);
@@ -316,6 +390,7 @@ impl Store for Engine {
     fn commit(&mut self) -> Result<(), CommitError> {
         self.connection.commit(self.now.monotonic)?;
         self.undo.clear();
+        self.has_begun = false;
         if !self.history_changes.is_empty() {
             self.histories.apply(self.history_changes.drain(..));
         }
@@ -324,9 +399,13 @@ impl Store for Engine {
 
     fn rollback(&mut self) -> Result<(), CommitError> {
         self.connection.rollback().map_err(CommitError::Unknown)?;
-        // Others may have what was granted. Each such batch has answered a fetch, so this comes to an end.
-        self.rematch = !(self.undo.granted_turns.is_empty() && self.undo.granted_work.is_empty());
-        self.rebuild().map_err(CommitError::RolledBack)
+        self.has_begun = false;
+        // What was granted is free again, and what came in with the batch has not been matched. Each such batch
+        // had operations, or grants, whose fetches have been answered, so this comes to an end.
+        let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });
+        self.rematch = self.has_operations || self.undo.iter().any(granted);
+        self.undo_batch();
+        Ok(())
     }
 
     fn take_back(&mut self, reply: Reply) {

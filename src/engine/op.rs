@@ -14,7 +14,15 @@ use semver::Version;
 
 use super::queued::{MessageRow, WorkRow};
 use super::returns::LeaseGuard;
+use crate::error::Error;
 use crate::queue::{FetchNo, LeaseNo, MessageKind};
+
+/// An operation on its way to the writer.
+pub(crate) struct Submitted {
+    /// When it was submitted, by the engine's monotonic clock: a lease that was held then is held.
+    pub(crate) at: Duration,
+    pub(crate) op: Op,
+}
 
 /// One operation, in the order in which it reaches the writer.
 pub(crate) enum Op {
@@ -172,7 +180,8 @@ pub(crate) struct TurnGrant {
     pub(crate) name: Option<String>,
     pub(crate) version: Option<String>,
     pub(crate) execution: u64,
-    pub(crate) history: Vec<Arc<Run>>,
+    /// An error if the rows of the history, or of the key-values, are damaged.
+    pub(crate) history: Result<Vec<Arc<Run>>, Error>,
     pub(crate) messages: Vec<GrantBody<MessageRow>>,
     pub(crate) kv: HashMap<String, KvEntry>,
     pub(crate) attempt: u32,

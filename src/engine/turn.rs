@@ -5,9 +5,10 @@ use std::sync::Arc;
 use duroxide::EventKind;
 use rusqlite::Connection;
 
-use super::apply::invalid_token;
+use super::apply::unknown_turn_lease;
 use super::op::{KvChange, Reply, Run, TurnAck};
 use super::rows::{self, ExecutionChange, SqlResult};
+use super::undo::Undo;
 use super::{Engine, HistoryChange, Stop};
 use crate::codec;
 use crate::error::Error;
@@ -16,19 +17,19 @@ use crate::queue::{InstanceNo, InstanceRow, Standing};
 impl Engine {
     pub(super) fn ack_turn(&mut self, ack: TurnAck) -> Result<Reply, Stop> {
         // Checks first: nothing below them can be refused.
-        let no = self.turn_leases.get(ack.lease).ok_or_else(|| Stop::Refused(invalid_token()))?.instance;
-        let before = self.standing(no)?;
+        let no = self.turn_leases.get(ack.lease).ok_or_else(unknown_turn_lease)?.instance;
+        let before = self.standing_of(no)?;
         if let Some(row) = &before {
-            check_events(self.connection.connection(), row, ack.execution, &ack.history)?;
+            self.check_events(no, row, ack.execution, &ack.history)?;
         }
 
-        let Some((deadline, lease)) = self.turn_leases.end(ack.lease) else {
-            return Err(Stop::Refused(invalid_token()));
+        let Some((deadline, lease)) = self.end_turn_lease(ack.lease) else {
+            return Err(unknown_turn_lease());
         };
-        self.remember_ended_turn(ack.lease, deadline, &lease);
         for id in lease.messages.keys() {
             self.message_changes.delete(*id);
         }
+        self.remember_ended_turn(ack.lease, deadline, lease);
         let (row, complete) = self.write_turn(no, before, &ack)?;
         if let Some(instance) = self.turns.id(no) {
             let (instance, execution, runs) = (Arc::clone(instance), ack.execution, ack.history);
@@ -46,19 +47,16 @@ impl Engine {
         for message in ack.messages {
             self.enqueue_message(message);
         }
-        self.turns.set_standing(no, row.map_or(Standing::Absent, |row| Standing::Present(Arc::new(row))));
+        self.learn(no, row.map_or(Standing::Absent, |row| Standing::Present(Arc::new(row))));
         self.turns.release(no);
         Ok(Reply::Done)
     }
 
     /// Removes an activity, whoever works on it: its lease is gone, so the worker learns at its next renewal.
     pub(super) fn drop_work(&mut self, id: crate::queue::WorkId) {
-        let Some(item) = self.work.remove(id) else { return };
-        if let Some(no) = item.lease
-            && let Some((deadline, id)) = self.work_leases.end(no)
-        {
-            self.undo.ended_work.push((no, deadline, id));
-        }
+        let Some(entry) = self.work.remove(id) else { return };
+        let deadline = entry.lease.and_then(|no| self.work_leases.end(no)).map(|(deadline, _)| deadline);
+        self.undo.push(Undo::WorkEnded { id, entry, deadline });
         self.work_changes.delete(id);
     }
 
@@ -112,6 +110,17 @@ impl Engine {
         Ok((Some(row), complete))
     }
 
+    /// What an instance's rows are from here on; forgotten if the batch is rolled back.
+    fn learn(&mut self, instance: InstanceNo, standing: Standing) {
+        self.turns.set_standing(instance, standing);
+        self.undo.push(Undo::Learned { instance });
+    }
+
+    /// The rows of the instance that an operation is about.
+    fn standing_of(&mut self, no: InstanceNo) -> Result<Option<Arc<InstanceRow>>, Stop> {
+        self.standing(no).map_err(|error| self.unread(error, || format!("the rows of {}", self.named(no))))
+    }
+
     /// The rows of an instance, read once and then kept up to date.
     pub(super) fn standing(&mut self, no: InstanceNo) -> SqlResult<Option<Arc<InstanceRow>>> {
         match self.turns.standing(no) {
@@ -126,7 +135,7 @@ impl Engine {
             row.runnable = started_by_hand(connection, &id, row)?;
         }
         let row = row.map(Arc::new);
-        self.turns.set_standing(no, row.clone().map_or(Standing::Absent, Standing::Present));
+        self.learn(no, row.clone().map_or(Standing::Absent, Standing::Present));
         Ok(row)
     }
 
@@ -137,9 +146,9 @@ impl Engine {
         runs: &[Arc<Run>],
     ) -> Result<Reply, Stop> {
         let no = self.turns.instance(id);
-        let before = self.standing(no)?;
+        let before = self.standing_of(no)?;
         if let Some(row) = &before {
-            check_events(self.connection.connection(), row, execution, runs)?;
+            self.check_events(no, row, execution, runs)?;
         }
         let now_ms = self.now.wall_ms;
         let connection = self.begin()?;
@@ -154,9 +163,43 @@ impl Engine {
         if row.name.is_none() {
             row.runnable = started_by_hand(connection, id, &row)?;
         }
-        self.turns.set_standing(no, Standing::Present(Arc::new(row)));
+        self.learn(no, Standing::Present(Arc::new(row)));
         self.history_changes.push(HistoryChange::Forget { instance: id.into() });
         Ok(Reply::Done)
+    }
+
+    /// Refuses a run that would write an event id a second time. What comes after the last event there is, which
+    /// is what the runtime writes, needs no look at the rows.
+    fn check_events(
+        &self,
+        no: InstanceNo,
+        row: &InstanceRow,
+        execution: u64,
+        runs: &[Arc<Run>],
+    ) -> Result<(), Stop> {
+        let last_event = row.last_event_of(execution);
+        for run in runs {
+            if last_event.is_some_and(|last| run.first_event > last) {
+                continue;
+            }
+            let found = rows::overlapping(self.connection.connection(), row.key, execution, run);
+            let found = found.map_err(|error| {
+                self.unread(error, || format!("the history of {}, execution {execution}", self.named(no)))
+            })?;
+            if let Some((first, last)) = found {
+                let error = Error::refused(format!(
+                    "duplicate event: events {}..={} of execution {execution} overlap with the stored {first}..={last}",
+                    run.first_event, run.last_event
+                ));
+                let stands = self.turns.id(no).is_some_and(|id| !self.has_changed(id));
+                return Err(Stop::Refused { error, stands });
+            }
+        }
+        Ok(())
+    }
+
+    fn named(&self, no: InstanceNo) -> String {
+        self.turns.id(no).map_or_else(String::new, |id| format!("instance {id}"))
     }
 }
 
@@ -172,29 +215,6 @@ fn unnamed(key: i64, execution: u64) -> InstanceRow {
         runnable: false,
         last_event: Some(0),
     }
-}
-
-/// Refuses a run that would write an event id a second time. What comes after the last event there is, which
-/// is what the runtime writes, needs no look at the rows.
-fn check_events(
-    connection: &Connection,
-    row: &InstanceRow,
-    execution: u64,
-    runs: &[Arc<Run>],
-) -> Result<(), Stop> {
-    let last_event = row.last_event_of(execution);
-    for run in runs {
-        if last_event.is_some_and(|last| run.first_event > last) {
-            continue;
-        }
-        if let Some((first, last)) = rows::overlapping(connection, row.key, execution, run)? {
-            return Err(Stop::Refused(Error::refused(format!(
-                "duplicate event: events {}..={} of execution {execution} overlap with the stored {first}..={last}",
-                run.first_event, run.last_event
-            ))));
-        }
-    }
-    Ok(())
 }
 
 fn insert_events(

@@ -10,7 +10,7 @@ use rusqlite::Transaction;
 
 use crate::buffer;
 use crate::database::{Held, Opening};
-use crate::engine::{Engine, FetchTurn, FetchWork, NewMessage, Op, Reply, TurnAck, Visible};
+use crate::engine::{Engine, FetchTurn, FetchWork, NewMessage, Op, Reply, Submitted, TurnAck, Visible};
 use crate::error::Error;
 use crate::options::Options;
 use crate::provider::Encoder;
@@ -88,6 +88,11 @@ pub fn completion(item: WorkItem) -> Result<Completion, Error> {
     Ok(Completion(encoder().completion(item)?))
 }
 
+/// No lease runs out here.
+fn submitted(op: Op) -> Submitted {
+    Submitted { at: Duration::ZERO, op }
+}
+
 impl EngineByHand {
     /// Opens a file, or memory if there is none.
     ///
@@ -95,7 +100,12 @@ impl EngineByHand {
     /// As [`Options::open`].
     pub fn open(file: Option<&Path>, options: &Options) -> Result<Self, Error> {
         let location = location(file);
-        let engine = Engine::open(opening(&location, options), Arc::default(), Arc::default())?;
+        let engine = Engine::open(
+            opening(&location, options),
+            options.clock_or_system(),
+            Arc::default(),
+            Arc::default(),
+        )?;
         Ok(Self { engine, next_fetch: 0 })
     }
 
@@ -128,7 +138,8 @@ impl EngineByHand {
     /// # Errors
     /// Any of the operations failed, or a fetch found nothing.
     pub fn batch(&mut self, batch: Vec<Encoded>) -> Result<Vec<u64>, Error> {
-        let replies = buffer::by_hand::cycle(&mut self.engine, batch.into_iter().map(|op| op.0).collect())?;
+        let replies =
+            buffer::by_hand::cycle(&mut self.engine, batch.into_iter().map(|op| submitted(op.0)).collect())?;
         let mut leases = Vec::new();
         for reply in replies {
             match reply {
@@ -148,7 +159,7 @@ impl EngineByHand {
     /// # Errors
     /// None that a healthy engine has.
     pub fn waiting(&mut self) -> Result<usize, Error> {
-        let replies = buffer::by_hand::cycle(&mut self.engine, vec![Op::QueueDepths])?;
+        let replies = buffer::by_hand::cycle(&mut self.engine, vec![submitted(Op::QueueDepths)])?;
         let depths = replies.iter().map(|reply| match reply {
             Some(Reply::Depths(depths)) => depths.orchestrator_queue + depths.worker_queue,
             _ => 0,

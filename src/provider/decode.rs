@@ -113,7 +113,7 @@ pub(super) fn turn(grant: TurnGrant) -> (OrchestrationItem, crate::queue::LeaseN
         tracing::warn!(%instance, %error, "a turn is delivered with an error in place of its history");
         history_error.get_or_insert(error.to_string());
     };
-    let history = events(&instance, execution, &history).unwrap_or_else(|error| {
+    let history = history.and_then(|rows| events(&instance, execution, &rows)).unwrap_or_else(|error| {
         note(error);
         Vec::new()
     });

@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::buffer::Stats;
+use crate::clock::Clock;
 use crate::database::{Database, Opening};
 use crate::engine::returns::Returns;
-use crate::engine::{Engine, Histories, Op, Reply, Tokens};
+use crate::engine::{Engine, Histories, Op, Reply, Submitted, Tokens};
 use crate::error::Error;
 use crate::options::Options;
 
@@ -60,6 +61,8 @@ struct Shared {
     histories: Arc<Histories>,
     tokens: Tokens,
     next_fetch: AtomicU64,
+    /// The engine's own.
+    clock: Arc<dyn Clock>,
 }
 
 impl Forebay {
@@ -113,7 +116,8 @@ impl Forebay {
     }
 
     async fn submit(&self, op: Op, bytes: usize) -> Result<Reply, Error> {
-        self.database.buffer.submit(op, bytes).await?.await
+        let at = self.database.shared.clock.monotonic();
+        self.database.buffer.submit(Submitted { at, op }, bytes).await?.await
     }
 
     /// Runs a read that may take long off the executor's threads.
@@ -188,13 +192,16 @@ pub(crate) fn open_memory(options: Options) -> Result<Forebay, Error> {
 }
 
 fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
+    let clock = opening.options.clock_or_system();
     let shared = Shared {
         returns: Arc::default(),
         histories: Arc::default(),
         tokens: Tokens::new(),
         next_fetch: AtomicU64::new(0),
+        clock,
     };
-    let engine = Engine::open(opening, Arc::clone(&shared.returns), Arc::clone(&shared.histories))?;
+    let (returns, histories) = (Arc::clone(&shared.returns), Arc::clone(&shared.histories));
+    let engine = Engine::open(opening, Arc::clone(&shared.clock), returns, histories)?;
     Ok((engine, shared))
 }
 

@@ -30,6 +30,15 @@ impl<T> Leases<T> {
         self.held.get(&no).map(|(_, what)| what)
     }
 
+    pub(crate) fn get_mut(&mut self, no: LeaseNo) -> Option<&mut T> {
+        self.held.get_mut(&no).map(|(_, what)| what)
+    }
+
+    /// Whether a lease was held at an instant: it is not over, or ran out later than that.
+    pub(crate) fn is_held(&self, no: LeaseNo, at: Duration) -> bool {
+        self.held.get(&no).is_some_and(|(deadline, _)| *deadline > at)
+    }
+
     /// Moves the deadline; false if there is no such lease.
     pub(crate) fn renew(&mut self, no: LeaseNo, deadline: Duration) -> bool {
         let Some((held_until, _)) = self.held.get_mut(&no) else { return false };
@@ -57,10 +66,5 @@ impl<T> Leases<T> {
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
-    }
-
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (LeaseNo, Duration, T)> + use<T> {
-        self.by_deadline.clear();
-        std::mem::take(&mut self.held).into_iter().map(|(no, (deadline, what))| (no, deadline, what))
     }
 }

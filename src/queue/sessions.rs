@@ -153,13 +153,4 @@ impl Sessions {
     pub(super) fn ready_items(&self, session: &str) -> Vec<WorkId> {
         self.sessions.get(session).map_or_else(Vec::new, |session| session.ready.iter().copied().collect())
     }
-
-    /// Forgets every item and keeps every claim: the first step of a rebuild.
-    pub(super) fn forget_items(&mut self) {
-        self.sessions.retain(|_, session| {
-            session.items = 0;
-            session.ready.clear();
-            session.claim.is_some()
-        });
-    }
 }

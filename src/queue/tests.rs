@@ -53,7 +53,7 @@ enum Step {
     },
     Sweep,
     /// Memory is rebuilt from the rows, around the leases that are out.
-    StartOver,
+    PutBack,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -70,7 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(|pick| Step::Touch { pick }),
         2 => (0u8..3, 1u64..300, 1u64..300).prop_map(|(owner, ms, idle_ms)| Step::Renew { owner, ms, idle_ms }),
         1 => Just(Step::Sweep),
-        1 => Just(Step::StartOver),
+        1 => Just(Step::PutBack),
     ]
 }
 
@@ -259,9 +259,10 @@ proptest! {
                     model.claims.retain(|session, claim| claim.until > now_ms || has_items(session));
                     prop_assert_eq!(work.sweep_sessions(), before - model.claims.len());
                 }
-                Step::StartOver => {
-                    work = work.start_over();
+                Step::PutBack => {
+                    // As after a batch that was rolled back: gone, and back with the lease it had.
                     for (id, item) in &model.items {
+                        work.remove(*id);
                         work.push(*id, entry(*id, item), now(model.now_ms));
                     }
                 }

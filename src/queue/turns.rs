@@ -122,16 +122,7 @@ impl Turns {
         self.next_no += 1;
         let id: Arc<str> = id.into();
         self.by_id.insert(Arc::clone(&id), no);
-        let instance = Instance {
-            id,
-            standing: Standing::Unread,
-            visible: BTreeMap::new(),
-            delayed: BTreeMap::new(),
-            lease: None,
-            listed: Listed::Nowhere,
-            resting: false,
-        };
-        self.instances.insert(no, instance);
+        self.instances.insert(no, Instance::new(id));
         no
     }
 
@@ -159,13 +150,14 @@ impl Turns {
     }
 
     /// Adds a message that is in no lease.
-    pub(crate) fn push(&mut self, no: InstanceNo, id: MessageId, message: Message, now: Now) {
+    pub(crate) fn push(&mut self, no: InstanceNo, id: MessageId, mut message: Message, now: Now) {
         let Some(instance) = self.instances.get_mut(&no) else { return };
         self.messages += 1;
         if message.visible_at_ms > now.wall_ms {
             self.delayed.insert((message.visible_at_ms, id, no));
             instance.delayed.insert(id, message);
         } else {
+            message.visible_at_ms = VISIBLE;
             instance.visible.insert(id, message);
             self.relist(no);
         }
@@ -198,14 +190,13 @@ impl Turns {
     }
 
     /// Removes the messages of an instance that consist of queued events alone although it never started.
-    pub(crate) fn take_orphans(&mut self) -> Option<(Arc<str>, Vec<MessageId>)> {
+    pub(crate) fn take_orphans(&mut self) -> Option<(InstanceNo, BTreeMap<MessageId, Message>)> {
         let no = self.orphaned.first().copied()?;
         let instance = self.instances.get_mut(&no)?;
-        let id = Arc::clone(&instance.id);
-        let messages: Vec<MessageId> = std::mem::take(&mut instance.visible).into_keys().collect();
+        let messages = std::mem::take(&mut instance.visible);
         self.messages -= messages.len();
         self.relist(no);
-        Some((id, messages))
+        Some((no, messages))
     }
 
     pub(crate) fn has_candidates(&self) -> bool {
@@ -228,20 +219,41 @@ impl Turns {
         messages
     }
 
-    /// Leases exactly these messages again, after memory was rebuilt. Those that are gone stay gone.
-    pub(crate) fn lease_again(
-        &mut self,
-        no: InstanceNo,
-        lease: LeaseNo,
-        ids: &[MessageId],
-    ) -> BTreeMap<MessageId, Message> {
-        let Some(instance) = self.instances.get_mut(&no) else { return BTreeMap::new() };
-        instance.lease = Some(lease);
-        let messages: BTreeMap<_, _> =
-            ids.iter().filter_map(|id| Some((*id, instance.visible.remove(id)?))).collect();
-        self.messages -= messages.len();
+    /// Puts an instance under a lease that has its messages already: one that was ended and stands again.
+    pub(crate) fn lease_nothing(&mut self, no: InstanceNo, lease: LeaseNo) {
+        if let Some(instance) = self.instances.get_mut(&no) {
+            instance.lease = Some(lease);
+            self.relist(no);
+        }
+    }
+
+    /// Takes one message out, as if it had never come; `None` if it is not there, or under a lease.
+    pub(crate) fn take_message(&mut self, no: InstanceNo, id: MessageId) -> Option<Message> {
+        let instance = self.instances.get_mut(&no)?;
+        let message = match instance.visible.remove(&id) {
+            Some(message) => message,
+            None => {
+                let message = instance.delayed.remove(&id)?;
+                self.delayed.remove(&(message.visible_at_ms, id, no));
+                message
+            }
+        };
+        self.messages -= 1;
         self.relist(no);
-        messages
+        Some(message)
+    }
+
+    /// An instance that was forgotten is known again, under the number it had.
+    pub(crate) fn reinstate(&mut self, no: InstanceNo, id: &Arc<str>) {
+        if self.instances.contains_key(&no) {
+            return;
+        }
+        // What took its place has been emptied by now.
+        if let Some(successor) = self.by_id.get(id).copied() {
+            self.remove(successor);
+        }
+        self.by_id.insert(Arc::clone(id), no);
+        self.instances.insert(no, Instance::new(Arc::clone(id)));
     }
 
     /// Ends the lease of an instance; messages it still held are pushed back by the caller.
@@ -252,17 +264,18 @@ impl Turns {
         }
     }
 
-    /// Forgets an instance, giving back the ids of the messages that waited for it.
-    pub(crate) fn remove(&mut self, no: InstanceNo) -> Vec<MessageId> {
+    /// Forgets an instance, giving back the messages that waited for it.
+    pub(crate) fn remove(&mut self, no: InstanceNo) -> BTreeMap<MessageId, Message> {
         self.unlist(no);
-        let Some(instance) = self.instances.remove(&no) else { return Vec::new() };
+        let Some(instance) = self.instances.remove(&no) else { return BTreeMap::new() };
         self.by_id.remove(&instance.id);
         for (id, message) in &instance.delayed {
             self.delayed.remove(&(message.visible_at_ms, *id, no));
         }
-        let ids: Vec<MessageId> = instance.visible.into_keys().chain(instance.delayed.into_keys()).collect();
-        self.messages -= ids.len();
-        ids
+        let mut messages = instance.visible;
+        messages.extend(instance.delayed);
+        self.messages -= messages.len();
+        messages
     }
 
     /// Messages that are in no lease, visible or not.
@@ -335,6 +348,18 @@ impl Turns {
 }
 
 impl Instance {
+    fn new(id: Arc<str>) -> Self {
+        Self {
+            id,
+            standing: Standing::Unread,
+            visible: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            lease: None,
+            listed: Listed::Nowhere,
+            resting: false,
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.lease.is_none() && self.visible.is_empty() && self.delayed.is_empty()
     }

@@ -240,13 +240,6 @@ impl Work {
         self.items.len() - self.leased
     }
 
-    /// An empty queue with the same session claims: the first step of a rebuild.
-    pub(crate) fn start_over(&mut self) -> Work {
-        let mut sessions = std::mem::take(&mut self.sessions);
-        sessions.forget_items();
-        Work { sessions, ..Work::default() }
-    }
-
     fn lane_of(&self, item: &WorkEntry) -> Lane {
         match &item.session {
             None => Lane::NoSession,

@@ -260,10 +260,10 @@ pub(crate) async fn begin(forebay: &Forebay, instance: &str, turn: Turn) {
     bounded(turn.ack(forebay, &first.token)).await.expect("the first turn is taken");
 }
 
-/// Waits until the writer has done everything it was told so far, the answers of parked fetches included:
-/// those are given after the answer of the operation that made them possible, so it takes a second round.
+/// Waits until the writer has done everything it was told so far, the answers of parked fetches included: the depths
+/// are told before the batch they came in with is looked at, so the second time they are, that batch is over.
 pub(crate) async fn settle(forebay: &Forebay) {
-    for _ in 0..2 {
+    for _ in 0..3 {
         depths(forebay).await;
     }
 }

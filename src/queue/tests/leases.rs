@@ -42,11 +42,12 @@ fn an_ended_lease_gives_back_what_it_held_once() {
 }
 
 #[test]
-fn drained_leases_come_with_their_deadlines_and_leave_none_behind() {
+fn a_lease_is_held_until_its_deadline_and_not_at_it() {
     let mut leases = Leases::default();
     leases.grant(1, ms(50), "first");
-    leases.grant(2, ms(20), "second");
-    let drained: BTreeMap<_, _> = leases.drain().map(|(no, deadline, what)| (no, (deadline, what))).collect();
-    assert_eq!(drained, BTreeMap::from([(1, (ms(50), "first")), (2, (ms(20), "second"))]));
-    assert_eq!((leases.get(1), leases.next_deadline()), (None, None));
+    assert!(leases.is_held(1, ms(49)) && !leases.is_held(1, ms(50)) && !leases.is_held(2, ms(0)));
+    leases.renew(1, ms(70));
+    assert!(leases.is_held(1, ms(69)));
+    leases.end(1);
+    assert!(!leases.is_held(1, ms(0)));
 }

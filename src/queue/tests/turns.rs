@@ -59,27 +59,55 @@ fn an_instance_without_rows_runs_on_its_start_and_on_nothing_else() {
             assert_eq!(turns.has_candidates(), runs || orphaned, "{kinds:?}");
             let ids: Vec<MessageId> = (1..).take(kinds.len()).collect();
             let orphans = turns.take_orphans();
-            assert_eq!(orphans, orphaned.then(|| ("instance".into(), ids)), "{kinds:?}");
+            let orphans = orphans.map(|(no, messages)| (no, messages.into_keys().collect::<Vec<_>>()));
+            assert_eq!(orphans, orphaned.then_some((no, ids)), "{kinds:?}");
             assert_eq!(turns.len(), if orphaned { 0 } else { kinds.len() }, "{kinds:?}");
-            assert_eq!(turns.take_orphans(), None);
+            assert!(turns.take_orphans().is_none());
         }
     }
 }
 
 #[test]
-fn a_lease_made_again_holds_those_of_its_messages_that_are_left() {
+fn a_lease_that_stands_again_leaves_the_messages_where_they_are() {
     let mut turns = Turns::default();
     turns.instance("another one");
     let no = turns.instance("instance");
     for id in 1..=5 {
         push(&mut turns, no, id, MessageKind::Other, VISIBLE);
     }
-    let held = turns.lease_again(no, 7, &[1, 3, 9]);
-    assert_eq!(held.into_keys().collect::<Vec<_>>(), [1, 3]);
-    assert_eq!((turns.lease_of(no), turns.len()), (Some(7), 3));
+    turns.lease_nothing(no, 7);
+    assert_eq!((turns.lease_of(no), turns.len()), (Some(7), 5));
     assert!(!turns.has_candidates(), "under a lease there is no other turn");
     turns.release(no);
     assert_eq!((turns.lease_of(no), turns.next_unread()), (None, Some(no)));
+}
+
+#[test]
+fn a_message_that_is_taken_had_never_come() {
+    let mut turns = Turns::default();
+    let no = turns.instance("instance");
+    push(&mut turns, no, 1, MessageKind::Other, VISIBLE);
+    push(&mut turns, no, 2, MessageKind::Other, NOW_MS + 5);
+    assert!(turns.take_message(no, 3).is_none());
+    assert_eq!(turns.take_message(no, 2).map(|message| message.visible_at_ms), Some(NOW_MS + 5));
+    assert_eq!((turns.len(), turns.next_due_ms()), (1, None));
+    assert!(turns.take_message(no, 1).is_some());
+    assert_eq!((turns.len(), turns.next_unread()), (0, None));
+}
+
+#[test]
+fn an_instance_that_is_reinstated_has_its_number_again() {
+    let mut turns = Turns::default();
+    let no = turns.instance("instance");
+    let id = turns.id(no).cloned().unwrap();
+    push(&mut turns, no, 1, MessageKind::Other, VISIBLE);
+    turns.remove(no);
+    let successor = turns.instance("instance");
+    turns.reinstate(no, &id);
+    assert_eq!((turns.find("instance"), turns.id(successor)), (Some(no), None));
+    push(&mut turns, no, 2, MessageKind::Other, VISIBLE);
+    turns.reinstate(no, &id);
+    assert_eq!(turns.len(), 1, "one that is known stays as it is");
 }
 
 #[test]
@@ -92,7 +120,7 @@ fn a_removed_instance_gives_back_its_messages_and_is_listed_nowhere() {
         push(&mut turns, no, 1, MessageKind::Event, VISIBLE);
         push(&mut turns, no, 2, MessageKind::Event, NOW_MS + 1);
         assert_eq!((turns.len(), turns.next_due_ms()), (2, Some(NOW_MS + 1)));
-        assert_eq!(turns.remove(no), [1, 2]);
+        assert_eq!(turns.remove(no).into_keys().collect::<Vec<_>>(), [1, 2]);
         assert_eq!((turns.len(), turns.next_due_ms(), turns.find("instance")), (0, None, None));
         assert!(!turns.has_candidates() && turns.id(no).is_none() && turns.lease_of(no).is_none());
         assert_eq!(turns.standing(no), &Standing::Unread);

@@ -1,0 +1,116 @@
+//! What is done with what cannot be read.
+//!
+//! A row that is damaged stops nobody but those that need it. A queued row is *set aside*: it stays in the file as it
+//! is, untouched, nobody is given it, and it is logged and counted. A history is delivered as an error, so that the
+//! runtime can end its instance. An instance whose own rows are damaged is held back.
+//!
+//! A read that fails for another reason (an I/O error) may work the next time. The fetch that needed it hears of it
+//! and may try again; if the same thing fails a second time in a row it is held back for a while, so that one bad
+//! sector does not stop everything behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Engine, TurnLease};
+use crate::buffer::Counters;
+use crate::error::Error;
+use crate::queue::{InstanceNo, WorkId};
+
+/// How long something is held back whose reads fail without its being damaged.
+const HELD_BACK: Duration = Duration::from_secs(10);
+
+/// How many of them are remembered: enough for a bad sector or two. A disk on which more fails has other troubles.
+const SUSPECTS_MAX: usize = 64;
+
+/// Something that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Suspect {
+    Instance(InstanceNo),
+    Work(WorkId),
+}
+
+impl Engine {
+    /// The rows of an instance, or something else that its turn needs, cannot be read. An error is for the fetch that
+    /// was to have it; `None` says that it is out of the way, and there may be something else for that fetch.
+    pub(super) fn hold_back_turn(
+        &mut self,
+        instance: InstanceNo,
+        error: rusqlite::Error,
+    ) -> Result<Option<Error>, Error> {
+        let until = match self.verdict(Suspect::Instance(instance), error)? {
+            Verdict::Retry(error) => return Ok(Some(error)),
+            Verdict::HoldBack { until, error } => {
+                if let Some(id) = self.turns.id(instance).cloned() {
+                    tracing::error!(instance = %id, %error, "an instance is held back: it cannot be read");
+                }
+                until
+            }
+        };
+        // A lease that nobody has.
+        let lease = self.new_lease();
+        let messages = self.turns.lease(instance, lease);
+        self.turn_leases.grant(lease, until, TurnLease { instance, messages });
+        Ok(None)
+    }
+
+    /// The same for an activity.
+    pub(super) fn hold_back_work(
+        &mut self,
+        id: WorkId,
+        error: rusqlite::Error,
+    ) -> Result<Option<Error>, Error> {
+        let instance = self.work.get(id).map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.instance));
+        match self.verdict(Suspect::Work(id), error)? {
+            Verdict::Retry(error) => return Ok(Some(error)),
+            Verdict::HoldBack { until: Duration::MAX, error } => {
+                // Out of memory, so that nobody touches its row.
+                self.work.remove(id);
+                self.log_set_aside("work", id, &instance, &error);
+            }
+            Verdict::HoldBack { until, error } => {
+                tracing::error!(id, %instance, %error, "an activity is held back: it cannot be read");
+                let lease = self.new_lease();
+                self.work.lease(id, lease, None, self.now);
+                self.work_leases.grant(lease, until, id);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A queued row is damaged: whoever called has seen to it that nobody is given it any more.
+    pub(super) fn set_aside(&self, table: &str, id: i64, instance: &str, error: &Error) {
+        Counters::add(&self.counters.set_aside, 1);
+        self.log_set_aside(table, id, instance, error);
+    }
+
+    fn log_set_aside(&self, table: &str, id: i64, instance: &str, error: &Error) {
+        tracing::error!(table, id, instance, %error, "a row is set aside: it is damaged, and stays as it is");
+    }
+
+    fn verdict(&mut self, suspect: Suspect, error: rusqlite::Error) -> Result<Verdict, Error> {
+        let error = Error::from(error);
+        if self.has_begun && !self.connection.is_in_transaction() {
+            // SQLite has given up the batch with it.
+            return Err(error);
+        }
+        if error.is_damage() {
+            Counters::add(&self.counters.set_aside, 1);
+            return Ok(Verdict::HoldBack { until: Duration::MAX, error });
+        }
+        if self.suspects.remove(&suspect) {
+            return Ok(Verdict::HoldBack { until: self.now.monotonic.saturating_add(HELD_BACK), error });
+        }
+        if self.suspects.len() >= SUSPECTS_MAX {
+            self.suspects.clear();
+        }
+        self.suspects.insert(suspect);
+        Ok(Verdict::Retry(Error::RolledBack { source: Arc::new(error) }))
+    }
+}
+
+enum Verdict {
+    /// It may work the next time.
+    Retry(Error),
+    /// It is damaged (`Duration::MAX`), or has failed before.
+    HoldBack { until: Duration, error: Error },
+}
