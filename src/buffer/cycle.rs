@@ -190,18 +190,14 @@ impl<S: Store> Writer<S> {
     }
 
     fn apply(&mut self, part: Part) -> Result<(), Error> {
-        let mut batch = match part {
+        let batch = match part {
             Part::Ahead => self.ahead.drain(..),
             Part::Rest => self.batch.drain(..),
         };
-        let result = batch.by_ref().try_for_each(|submission| {
-            self.store.apply(submission.op, submission.responder, &mut self.replies)
-        });
-        // Those behind the one that stopped the batch are part of it too.
-        for submission in batch {
-            self.replies.push(submission.responder, Err(Error::Closed));
-        }
-        result
+        // Those behind the one that stops the batch are applied too: they may have an answer of their own.
+        batch.fold(Ok(()), |result, submission| {
+            result.and(self.store.apply(submission.op, submission.responder, &mut self.replies))
+        })
     }
 
     /// Certain that nothing happened: say so to everyone in the batch, and go on if the store can.

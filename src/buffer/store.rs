@@ -49,6 +49,9 @@ pub(crate) trait Store: Send + 'static {
 
     /// Applies one operation. The responder is pushed to `out` with its result, or kept for a later cycle.
     ///
+    /// On `Err` the batch will be rolled back, once the operations behind this one have been applied as well: they
+    /// can write nothing any more, but one that would not have written has its own answer.
+    ///
     /// IMPORTANT: on `Err` the responder must be in `out` as well (with any result: the buffer overwrites
     /// it, unless it [stands](Replies::push_standing)), or its caller would hear "closed" instead of what
     /// happened.

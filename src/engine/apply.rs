@@ -237,15 +237,21 @@ impl Engine {
 
     /// Opens the batch's transaction for rows that everything acknowledged depends on.
     pub(super) fn begin(&mut self) -> Result<&rusqlite::Connection, Stop> {
+        if let Some(error) = &self.doomed {
+            return Err(Stop::Batch(error.clone()));
+        }
         self.connection.begin(Sync::AsPromised).map_err(Stop::Batch)?;
         self.has_begun = true;
         Ok(self.connection.connection())
     }
 
     fn queue_depths(&self) -> duroxide::providers::QueueDepths {
+        // Leases that are over, and end with the batch at hand.
+        let now = self.now.monotonic;
+        let freed: usize = self.turn_leases.expired(now).map(|lease| lease.messages.len()).sum();
         duroxide::providers::QueueDepths {
-            orchestrator_queue: self.turns.len(),
-            worker_queue: self.work.unleased(),
+            orchestrator_queue: self.turns.len() + freed,
+            worker_queue: self.work.unleased() + self.work_leases.expired(now).count(),
             // Timers wait in the orchestrator queue.
             timer_queue: 0,
         }

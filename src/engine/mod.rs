@@ -28,7 +28,7 @@ mod turn;
 mod undo;
 mod unreadable;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -122,6 +122,8 @@ pub(crate) struct Engine {
     /// Whether the batch had operations, and whether it has opened the transaction.
     has_operations: bool,
     has_begun: bool,
+    /// Why the batch will be rolled back: nothing is written any more.
+    doomed: Option<Error>,
     /// Since when fetches are held for grants on their way.
     held_since: Option<Instant>,
     message_changes: Changes<MessageRow>,
@@ -134,8 +136,8 @@ pub(crate) struct Engine {
     next_lease: LeaseNo,
     bodies: BodyBudget,
     counters: Arc<Counters>,
-    /// What could not be read when it was last to be granted, but may be the next time.
-    suspects: HashSet<Suspect>,
+    /// What could not be read when it was to be granted, and how often, but may be the next time.
+    suspects: HashMap<Suspect, u32>,
     returns: Arc<Returns>,
     /// Released last, when the connection is gone: dropping them lets the next open go ahead.
     _held: Held,
@@ -170,6 +172,7 @@ impl Engine {
             rematch: false,
             has_operations: false,
             has_begun: false,
+            doomed: None,
             held_since: None,
             message_changes: Changes::default(),
             work_changes: Changes::default(),
@@ -181,7 +184,7 @@ impl Engine {
             next_lease: 1,
             bodies: BodyBudget::new(BODIES_BYTES_MAX),
             counters,
-            suspects: HashSet::new(),
+            suspects: HashMap::new(),
             returns,
             _held: held,
         };
@@ -350,15 +353,21 @@ impl Store for Engine {
         };
         match result {
             Ok(reply) => out.push(responder, Ok(reply)),
-            Err(Stop::Refused { error, stands: true }) => out.push_standing(responder, Err(error)),
-            Err(Stop::Refused { error, stands: false }) => out.push(responder, Err(error)),
-            Err(Stop::Batch(error)) if error.is_damage() => {
-                // Trying it again would roll back its neighbours once more, for nothing.
-                out.push_standing(responder, Err(error.clone()));
-                return Err(error);
+            // What a doomed batch has written by halves is no ground for an answer.
+            Err(Stop::Refused { error, stands })
+                if stands && !(self.doomed.is_some() && self.connection.is_in_transaction()) =>
+            {
+                out.push_standing(responder, Err(error));
             }
+            Err(Stop::Refused { error, .. }) => out.push(responder, Err(error)),
             Err(Stop::Batch(error)) => {
-                out.push(responder, Err(error.clone()));
+                if self.doomed.is_none() && error.is_damage() {
+                    // Trying it again would roll back its neighbours once more, for nothing.
+                    out.push_standing(responder, Err(error.clone()));
+                } else {
+                    out.push(responder, Err(error.clone()));
+                }
+                self.doomed.get_or_insert_with(|| error.clone());
                 return Err(error);
             }
         }
@@ -400,6 +409,7 @@ impl Store for Engine {
     fn rollback(&mut self) -> Result<(), CommitError> {
         self.connection.rollback().map_err(CommitError::Unknown)?;
         self.has_begun = false;
+        self.doomed = None;
         // What was granted is free again, and what came in with the batch has not been matched. Each such batch
         // had operations, or grants, whose fetches have been answered, so this comes to an end.
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });

@@ -5,8 +5,8 @@
 //! runtime can end its instance. An instance whose own rows are damaged is held back.
 //!
 //! A read that fails for another reason (an I/O error) may work the next time. The fetch that needed it hears of it
-//! and may try again; if the same thing fails a second time in a row it is held back for a while, so that one bad
-//! sector does not stop everything behind it.
+//! and may try again; what fails again and again is held back for a while, so that one bad sector does not stop
+//! everything behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::queue::{InstanceNo, WorkId};
 
 /// How long something is held back whose reads fail without its being damaged.
 const HELD_BACK: Duration = Duration::from_secs(10);
+
+/// How many fetches hear of the same thing before it is held back: a disk that fails for a moment delays nothing.
+const TRIES_MAX: u32 = 5;
 
 /// How many of them are remembered: enough for a bad sector or two. A disk on which more fails has other troubles.
 const SUSPECTS_MAX: usize = 64;
@@ -97,13 +100,15 @@ impl Engine {
             Counters::add(&self.counters.set_aside, 1);
             return Ok(Verdict::HoldBack { until: Duration::MAX, error });
         }
-        if self.suspects.remove(&suspect) {
-            return Ok(Verdict::HoldBack { until: self.now.monotonic.saturating_add(HELD_BACK), error });
-        }
         if self.suspects.len() >= SUSPECTS_MAX {
             self.suspects.clear();
         }
-        self.suspects.insert(suspect);
+        let tries = self.suspects.entry(suspect).or_default();
+        *tries += 1;
+        if *tries > TRIES_MAX {
+            *tries = 0;
+            return Ok(Verdict::HoldBack { until: self.now.monotonic.saturating_add(HELD_BACK), error });
+        }
         Ok(Verdict::Retry(Error::RolledBack { source: Arc::new(error) }))
     }
 }
@@ -111,6 +116,6 @@ impl Engine {
 enum Verdict {
     /// It may work the next time.
     Retry(Error),
-    /// It is damaged (`Duration::MAX`), or has failed before.
+    /// It is damaged (`Duration::MAX`), or has failed too often.
     HoldBack { until: Duration, error: Error },
 }

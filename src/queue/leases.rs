@@ -55,6 +55,12 @@ impl<T> Leases<T> {
         Some((deadline, what))
     }
 
+    /// What is held by leases that have run out and have not been ended yet.
+    pub(crate) fn expired(&self, now: Duration) -> impl Iterator<Item = &T> {
+        let over = self.by_deadline.iter().take_while(move |(deadline, _)| *deadline <= now);
+        over.filter_map(|(_, no)| self.get(*no))
+    }
+
     /// Ends the next lease that has run out.
     pub(crate) fn pop_expired(&mut self, now: Duration) -> Option<(LeaseNo, T)> {
         let &(deadline, no) = self.by_deadline.first()?;

@@ -11,7 +11,7 @@ use semver::Version;
 
 use crate::answer::{Answer, Gone, Offered};
 use crate::engine_support::polled::uncollected;
-use crate::engine_support::{Place, START_MS, Turn, bounded, fetched, session, settle};
+use crate::engine_support::{Granted, Place, START_MS, Turn, bounded, fetched, session, settle};
 use crate::model::names;
 use crate::op::{IDLE, Keep, LOCK, Op, RANGES, SET_BACK, Set, Tags, Which, members};
 use crate::planned::{instance_name, tag_name, worker_name};
@@ -25,6 +25,8 @@ pub(crate) struct Engine {
     pub(crate) forebay: Forebay,
     turn_tokens: Vec<String>,
     work_tokens: Vec<String>,
+    /// Whether the batch of every call is rolled back first, and the call made again.
+    fails_first: bool,
 }
 
 pub(crate) fn done<T>(result: Result<T, ProviderError>) -> Answer {
@@ -84,20 +86,77 @@ impl Engine {
         let (place, clock) = (Place::new(), ManualClock::new(START_MS));
         let options = Options::default().clock(clock.clone()).durability(durability);
         let forebay = place.open(options.clone());
-        Self { place: Some(place), options, clock, forebay, turn_tokens: Vec::new(), work_tokens: Vec::new() }
+        Self {
+            place: Some(place),
+            options,
+            clock,
+            forebay,
+            turn_tokens: Vec::new(),
+            work_tokens: Vec::new(),
+            fails_first: false,
+        }
     }
 
     pub(crate) fn in_memory() -> Self {
         let clock = ManualClock::new(START_MS);
         let options = Options::default().clock(clock.clone());
         let forebay = options.clone().in_memory().expect("memory opens");
-        Self { place: None, options, clock, forebay, turn_tokens: Vec::new(), work_tokens: Vec::new() }
+        Self {
+            place: None,
+            options,
+            clock,
+            forebay,
+            turn_tokens: Vec::new(),
+            work_tokens: Vec::new(),
+            fails_first: false,
+        }
     }
 
     /// The same engine with no tokens yet.
     pub(crate) fn another_handle(&self) -> Self {
         let (options, clock, forebay) = (self.options.clone(), self.clock.clone(), self.forebay.clone());
-        Self { place: None, options, clock, forebay, turn_tokens: Vec::new(), work_tokens: Vec::new() }
+        Self {
+            place: None,
+            options,
+            clock,
+            forebay,
+            turn_tokens: Vec::new(),
+            work_tokens: Vec::new(),
+            fails_first: false,
+        }
+    }
+
+    pub(crate) fn failing_first(self) -> Self {
+        Self { fails_first: true, ..self }
+    }
+
+    /// Makes a call. In an engine that fails first, the batch cannot be written the first time: then what needs a
+    /// commit is rolled back, and anything else has its own answer.
+    async fn tried<T>(&self, call: impl AsyncFn() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
+        if !self.fails_first {
+            return bounded(call()).await;
+        }
+        self.set_writable(false);
+        let first = bounded(call()).await;
+        self.set_writable(true);
+        match first {
+            Err(error) if error.is_retryable() => bounded(call()).await,
+            own => own,
+        }
+    }
+
+    /// The same for a fetch. One that finds nothing hears so whatever becomes of its batch, and events that nobody
+    /// waits for are dropped by the next.
+    async fn tried_fetch<T>(&self, call: impl AsyncFn() -> Granted<T>) -> Granted<T> {
+        match self.tried(&call).await {
+            Ok(None) if self.fails_first => bounded(call()).await,
+            found => found,
+        }
+    }
+
+    fn set_writable(&self, writable: bool) {
+        let set = move |c: &rusqlite::Connection| c.pragma_update(None, "query_only", !writable);
+        self.forebay.on_writer_connection(set).expect("the engine runs").expect("it is set");
     }
 
     fn these(&self, which: Which) -> InstanceFilter {
@@ -122,24 +181,30 @@ impl Engine {
     }
 
     pub(crate) async fn enqueue(&self, item: WorkItem, delay_s: Option<u8>) -> Answer {
-        done(bounded(self.forebay.enqueue_for_orchestrator(item, delay(delay_s))).await)
+        done(
+            self.tried(async || self.forebay.enqueue_for_orchestrator(item.clone(), delay(delay_s)).await)
+                .await,
+        )
     }
 
     pub(crate) async fn enqueue_work(&self, item: WorkItem) -> Answer {
-        done(bounded(self.forebay.enqueue_for_worker(item)).await)
+        done(self.tried(async || self.forebay.enqueue_for_worker(item.clone()).await).await)
     }
 
     pub(crate) async fn ack_turn(&self, token: usize, turn: Turn) -> Answer {
-        done(bounded(turn.ack(&self.forebay, &self.turn_tokens[token])).await)
+        let token = &self.turn_tokens[token];
+        done(self.tried(async || turn.clone().ack(&self.forebay, token).await).await)
     }
 
     pub(crate) async fn ack_work(&self, token: usize, completion: Option<WorkItem>) -> Answer {
-        done(bounded(self.forebay.ack_work_item(&self.work_tokens[token], completion)).await)
+        let token = &self.work_tokens[token];
+        done(self.tried(async || self.forebay.ack_work_item(token, completion.clone()).await).await)
     }
 
     pub(crate) async fn append(&self, execution: u64, added: duroxide::Event) -> Answer {
         let id = added.instance_id.clone();
-        done(bounded(self.forebay.append_with_execution(&id, execution, vec![added])).await)
+        let append = async || self.forebay.append_with_execution(&id, execution, vec![added.clone()]).await;
+        done(self.tried(append).await)
     }
 
     fn turn_token(&self, back: u8) -> Option<&str> {
@@ -164,26 +229,30 @@ impl Engine {
             }
             Op::AbandonTurn { token, delay_s, ignore_attempt } => {
                 let Some(token) = self.turn_token(token) else { return Answer::Refused };
-                let abandon = forebay.abandon_orchestration_item(token, delay(delay_s), ignore_attempt);
-                done(bounded(abandon).await)
+                let delay = delay(delay_s);
+                let abandon = async || forebay.abandon_orchestration_item(token, delay, ignore_attempt).await;
+                done(self.tried(abandon).await)
             }
             Op::AbandonWork { token, delay_s, ignore_attempt } => {
                 let Some(token) = self.work_token(token) else { return Answer::Refused };
-                done(bounded(forebay.abandon_work_item(token, delay(delay_s), ignore_attempt)).await)
+                let delay = delay(delay_s);
+                done(self.tried(async || forebay.abandon_work_item(token, delay, ignore_attempt).await).await)
             }
             Op::RenewTurn { token } => {
                 let Some(token) = self.turn_token(token) else { return Answer::Refused };
-                done(bounded(forebay.renew_orchestration_item_lock(token, LOCK)).await)
+                done(self.tried(async || forebay.renew_orchestration_item_lock(token, LOCK).await).await)
             }
             Op::RenewWork { token } => {
                 let Some(token) = self.work_token(token) else { return Answer::Refused };
-                done(bounded(forebay.renew_work_item_lock(token, LOCK)).await)
+                done(self.tried(async || forebay.renew_work_item_lock(token, LOCK).await).await)
             }
             Op::FetchWork { worker, tags } => {
                 let session = worker.map(|worker| session(&worker_name(worker), LOCK));
                 let tags = filter(tags);
-                let fetch = forebay.fetch_work_item(LOCK, Duration::ZERO, session.as_ref(), &tags);
-                Answer::Work(fetched(bounded(fetch).await).map(|work| {
+                let session = session.as_ref();
+                let fetch = async || forebay.fetch_work_item(LOCK, Duration::ZERO, session, &tags).await;
+                let found = self.tried_fetch(fetch).await;
+                Answer::Work(fetched(found).map(|work| {
                     self.work_tokens.push(work.token);
                     (work.item, work.attempt)
                 }))
@@ -198,31 +267,37 @@ impl Engine {
             Op::RenewSessions { workers } => {
                 let workers: Vec<String> = members(workers).map(worker_name).collect();
                 let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
-                let renewed = bounded(forebay.renew_session_lock(&workers, LOCK, IDLE)).await;
+                let renewed =
+                    self.tried(async || forebay.renew_session_lock(&workers, LOCK, IDLE).await).await;
                 Answer::Count(renewed.expect("they are renewed"))
             }
             Op::SweepSessions => {
-                let swept = bounded(forebay.cleanup_orphaned_sessions(IDLE)).await;
+                let swept = self.tried(async || forebay.cleanup_orphaned_sessions(IDLE).await).await;
                 Answer::Count(swept.expect("they are swept"))
             }
             Op::Delete { instance, force } => {
                 let id = instance_name(instance);
-                answered(bounded(forebay.delete_instance(&id, force)).await.map(deleted))
+                answered(self.tried(async || forebay.delete_instance(&id, force).await).await.map(deleted))
             }
             Op::DeleteThese { ids, force } => {
-                answered(bounded(forebay.delete_instances_atomic(&names(ids), force)).await.map(deleted))
+                let ids = names(ids);
+                let delete = async || forebay.delete_instances_atomic(&ids, force).await;
+                answered(self.tried(delete).await.map(deleted))
             }
             Op::DeleteBulk(which) => {
                 let which = self.these(which);
-                deleted(bounded(forebay.delete_instance_bulk(which)).await.expect("they are deleted"))
+                let delete = async || forebay.delete_instance_bulk(which.clone()).await;
+                deleted(self.tried(delete).await.expect("they are deleted"))
             }
             Op::Prune { instance, keep } => {
                 let (id, keep) = (instance_name(instance), self.keeping(keep));
-                answered(bounded(forebay.prune_executions(&id, keep)).await.map(pruned))
+                let prune = async || forebay.prune_executions(&id, keep.clone()).await;
+                answered(self.tried(prune).await.map(pruned))
             }
             Op::PruneBulk(which, keep) => {
                 let (which, keep) = (self.these(which), self.keeping(keep));
-                pruned(bounded(forebay.prune_executions_bulk(which, keep)).await.expect("they are pruned"))
+                let prune = async || forebay.prune_executions_bulk(which.clone(), keep.clone()).await;
+                pruned(self.tried(prune).await.expect("they are pruned"))
             }
             Op::Advance(step) => {
                 self.clock.advance(step);
@@ -245,8 +320,10 @@ impl Engine {
 
     async fn fetch_turn(&mut self, ranges: Option<Set>) -> Answer {
         let filter = ranges.map(capable);
-        let fetch = self.forebay.fetch_orchestration_item(LOCK, Duration::ZERO, filter.as_ref());
-        Answer::Turn(fetched(bounded(fetch).await).map(|turn| {
+        let filter = filter.as_ref();
+        let fetch = async || self.forebay.fetch_orchestration_item(LOCK, Duration::ZERO, filter).await;
+        let found = self.tried_fetch(fetch).await;
+        Answer::Turn(fetched(found).map(|turn| {
             self.turn_tokens.push(turn.token);
             assert_eq!(turn.item.history_error, None);
             let values = turn.item.kv_snapshot.into_iter();

@@ -40,6 +40,17 @@ proptest! {
         pair::run(Engine::on_a_file(Durability::Full), &bytes);
     }
 
+    /// A batch that is rolled back leaves nothing behind, in the file or in memory: nobody can tell afterwards.
+    #[test]
+    fn in_memory_where_every_batch_is_rolled_back_first(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        pair::run(Engine::in_memory().failing_first(), &bytes);
+    }
+
+    #[test]
+    fn on_a_file_where_every_batch_is_rolled_back_first(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        pair::run(Engine::on_a_file(Durability::Normal).failing_first(), &bytes);
+    }
+
     #[test]
     fn from_several_threads_in_memory(bytes in proptest::collection::vec(any::<u8>(), concurrent::BYTES)) {
         concurrent::check(&Engine::in_memory(), &bytes);
