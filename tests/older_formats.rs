@@ -42,12 +42,24 @@ async fn write(forebay: &Forebay) {
     bounded(forebay.append_with_execution("by hand", 1, by_hand)).await.expect("it is taken");
 }
 
-/// `tests/golden/format_1.sql` is what the last build of format 1 made of [`write`].
-fn old_file(place: &Place) {
+/// `tests/golden/format_*.sql` is what the last build of each format made of [`write`].
+fn old_file(place: &Place, format: i64) {
+    let sql = match format {
+        1 => include_str!("golden/format_1.sql"),
+        _ => include_str!("golden/format_2.sql"),
+    };
     let connection = Connection::open(place.path()).expect("it opens");
-    connection.execute_batch(include_str!("golden/format_1.sql")).expect("it is SQL");
+    connection.execute_batch(sql).expect("it is SQL");
     connection.pragma_update(None, "application_id", 0x6662_6179).expect("it is set");
-    connection.pragma_update(None, "user_version", 1).expect("it is set");
+    connection.pragma_update(None, "user_version", format).expect("it is set");
+}
+
+/// The tables of a file as SQLite was told to make them.
+fn tables(path: &Path) -> Vec<String> {
+    let connection = Connection::open(path).expect("it opens");
+    let sql = "SELECT replace(sql, char(34), '') FROM sqlite_schema WHERE type = 'table' ORDER BY name";
+    let mut statement = connection.prepare(sql).expect("a query");
+    statement.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("rows")
 }
 
 fn format_of(path: &Path) -> i64 {
@@ -77,9 +89,15 @@ async fn content(forebay: &Forebay) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_file_of_format_1_is_brought_up_to_date_and_goes_on() {
+async fn a_file_of_an_older_format_is_brought_up_to_date_and_goes_on() {
+    for format in [1, 2] {
+        is_brought_up_to_date_and_goes_on(format).await;
+    }
+}
+
+async fn is_brought_up_to_date_and_goes_on(format: i64) {
     let (old, new) = (Place::new(), Place::new());
-    old_file(&old);
+    old_file(&old, format);
     let options = || Options::default().clock(ManualClock::new(START_MS));
     let (upgraded, fresh) = (old.open(options()), new.open(options()));
     write(&fresh).await;
@@ -102,7 +120,8 @@ async fn a_file_of_format_1_is_brought_up_to_date_and_goes_on() {
     upgraded.close().expect("it closes");
     fresh.close().expect("it closes");
 
-    assert_eq!([format_of(&old.path()), format_of(&new.path())], [2, 2]);
+    assert_eq!([format_of(&old.path()), format_of(&new.path())], [3, 3]);
+    assert_eq!(tables(&old.path()), tables(&new.path()));
     let again = old.open(options());
     assert_eq!(bounded(again.read("runs")).await.expect("it decodes").len(), 6);
     again.close().expect("it closes");
@@ -113,7 +132,7 @@ async fn a_file_of_format_1_is_brought_up_to_date_and_goes_on() {
 #[tokio::test]
 async fn only_what_is_intact_and_of_the_older_format_is_changed() {
     let place = Place::new();
-    old_file(&place);
+    old_file(&place, 1);
     let connection = Connection::open(place.path()).expect("it opens");
     let damage = "UPDATE history SET record = X'0100000000AA' WHERE instance = 2 AND first_event = 6";
     assert_eq!(connection.execute(damage, []).expect("it is damaged"), 1);
@@ -136,19 +155,44 @@ async fn only_what_is_intact_and_of_the_older_format_is_changed() {
     assert_eq!(bounded(forebay.read("done")).await.expect("it decodes").len(), 1);
     forebay.close().expect("it closes");
     assert_eq!(history(&Connection::open(place.path()).expect("it opens")), before);
-    assert_eq!(format_of(&place.path()), 2);
+    assert_eq!(format_of(&place.path()), 3);
 }
 
-/// A build that does not know a format leaves the file alone. (So does a build of format 1 with one of format 2.)
+/// A build that does not know a format leaves the file alone. (So does a build of format 1 with one of format 2 or 3.)
 #[tokio::test]
 async fn a_newer_format_is_refused_by_its_number() {
     let place = Place::new();
-    old_file(&place);
+    old_file(&place, 2);
     let connection = Connection::open(place.path()).expect("it opens");
-    connection.pragma_update(None, "user_version", 3).expect("it is set");
+    connection.pragma_update(None, "user_version", 4).expect("it is set");
     drop(connection);
     let before = std::fs::read(place.path()).expect("it is read");
-    let error = Options::default().open(place.path()).expect_err("nobody knows format 3");
-    assert!(matches!(error, Error::NewerFormat { found: 3, supported: 2, .. }), "{error:?}");
+    let error = Options::default().open(place.path()).expect_err("nobody knows format 4");
+    assert!(matches!(error, Error::NewerFormat { found: 4, supported: 3, .. }), "{error:?}");
     assert_eq!(std::fs::read(place.path()).expect("it is read"), before);
+}
+
+/// A table that cannot be read to its end is no reason to refuse the others, nor what can be read of it.
+#[tokio::test]
+async fn a_damaged_table_of_an_older_format_stays_as_it_was_found() {
+    let place = Place::new();
+    old_file(&place, 2);
+    let connection = Connection::open(place.path()).expect("it opens");
+    let sql = "INSERT INTO history VALUES (2, 1, 90, 90, 0, zeroblob(100000))";
+    assert_eq!(connection.execute(sql, []).expect("it is added"), 1);
+    drop(connection);
+    engine_support::break_chain(&place, "history");
+    let forebay = place.open(Options::default());
+    bounded(forebay.read("runs")).await.expect_err("a row of it is damaged");
+    assert_eq!(bounded(forebay.list_instances()).await.expect("they are listed").len(), 2);
+    assert_eq!(bounded(forebay.get_kv_all_values("runs")).await.expect("they are read").len(), 1);
+    forebay.close().expect("it closes");
+    assert_eq!(format_of(&place.path()), 3);
+    let tables = tables(&place.path());
+    let is_older =
+        |table: &str| tables.iter().any(|sql| sql.contains(table) && sql.contains("WITHOUT ROWID"));
+    assert!(
+        is_older("TABLE history") && !is_older("TABLE kv") && !is_older("TABLE executions"),
+        "{tables:?}"
+    );
 }

@@ -68,6 +68,7 @@ impl Engine {
             self.drop_work(id);
         }
         self.history_changes.push(HistoryChange::Forget { instance: id.into() });
+        self.damaged_histories.remove(id);
         let connection = self.begin()?;
         if let Some(row) = rows::instance(connection, id)? {
             let removed = rows::delete_instance(connection, row.key)?;

@@ -155,6 +155,7 @@ impl Engine {
                 Err(error) => damaged.push((*id, Error::damage(error)?)),
             }
         }
+        self.met_damage |= !damaged.is_empty() && self.connection.is_in_transaction();
         for (id, error) in damaged {
             messages.remove(&id);
             self.set_aside("messages", id, &id_shared, &error);
@@ -173,13 +174,15 @@ impl Engine {
         let row = self.standing(instance)?;
         let (history, kv) = match &row {
             None => (Ok(Vec::new()), HashMap::new()),
-            Some(row) => match self.history_and_kv(instance, row) {
-                Ok((history, kv)) => (Ok(history), kv),
-                Err(error) => {
-                    let source = Arc::new(Error::damage(error)?);
-                    let record = format!("the history of instance {id_shared}, execution {}", row.execution);
-                    (Err(Error::Corrupt { record, source }), HashMap::new())
-                }
+            Some(row) => match self.damaged_history(&id_shared, row.execution) {
+                Some(error) => (Err(error), HashMap::new()),
+                None => match self.history_and_kv(instance, row) {
+                    Ok((history, kv)) => (Ok(history), kv),
+                    Err(error) => {
+                        let error = Error::damage(error)?;
+                        (Err(self.note_damaged_history(&id_shared, row.execution, error)), HashMap::new())
+                    }
+                },
             },
         };
         // Nothing below can fail.

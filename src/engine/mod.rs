@@ -124,6 +124,12 @@ pub(crate) struct Engine {
     has_begun: bool,
     /// Why the batch will be rolled back: nothing is written any more.
     doomed: Option<Error>,
+    /// Whether something damaged has been read since the transaction was opened. SQLite then refuses every write of
+    /// the same transaction as damage, whatever it is to.
+    met_damage: bool,
+    /// Histories that were found damaged, with the execution: to read them again in a batch that writes would roll
+    /// that back.
+    damaged_histories: HashMap<Arc<str>, (u64, Error)>,
     /// Since when fetches are held for grants on their way.
     held_since: Option<Instant>,
     message_changes: Changes<MessageRow>,
@@ -173,6 +179,8 @@ impl Engine {
             has_operations: false,
             has_begun: false,
             doomed: None,
+            met_damage: false,
+            damaged_histories: HashMap::new(),
             held_since: None,
             message_changes: Changes::default(),
             work_changes: Changes::default(),
@@ -194,12 +202,13 @@ impl Engine {
 
     /// What it means for an operation that something it depends on could not be read, before it has written
     /// anything. Only if SQLite has given up the transaction with it, that concerns its neighbours.
-    fn unread(&self, error: rusqlite::Error, record: impl FnOnce() -> String) -> Stop {
+    fn unread(&mut self, error: rusqlite::Error, record: impl FnOnce() -> String) -> Stop {
         if self.has_begun && !self.connection.is_in_transaction() {
             return Stop::Batch(error.into());
         }
         let error = Error::from(error);
         let error = if error.is_damage() {
+            self.met_damage |= self.connection.is_in_transaction();
             Error::Corrupt { record: record(), source: Arc::new(error) }
         } else {
             Error::RolledBack { source: Arc::new(error) }
@@ -361,7 +370,8 @@ impl Store for Engine {
             }
             Err(Stop::Refused { error, .. }) => out.push(responder, Err(error)),
             Err(Stop::Batch(error)) => {
-                if self.doomed.is_none() && error.is_damage() {
+                let is_its_own = self.doomed.is_none() && !self.met_damage;
+                if is_its_own && error.is_damage() {
                     // Trying it again would roll back its neighbours once more, for nothing.
                     out.push_standing(responder, Err(error.clone()));
                 } else {
@@ -399,7 +409,7 @@ impl Store for Engine {
     fn commit(&mut self) -> Result<(), CommitError> {
         self.connection.commit(self.now.monotonic)?;
         self.undo.clear();
-        self.has_begun = false;
+        (self.has_begun, self.met_damage) = (false, false);
         if !self.history_changes.is_empty() {
             self.histories.apply(self.history_changes.drain(..));
         }
@@ -408,8 +418,7 @@ impl Store for Engine {
 
     fn rollback(&mut self) -> Result<(), CommitError> {
         self.connection.rollback().map_err(CommitError::Unknown)?;
-        self.has_begun = false;
-        self.doomed = None;
+        (self.has_begun, self.met_damage, self.doomed) = (false, false, None);
         // What was granted is free again, and what came in with the batch has not been matched. Each such batch
         // had operations, or grants, whose fetches have been answered, so this comes to an end.
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });

@@ -9,9 +9,12 @@ use crate::error::Error;
 use crate::sqlite::{ENGINE_APPLICATION_ID as APPLICATION_ID, Location, explain};
 
 /// The newest format this build reads and writes, kept in `user_version`.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// Columns and their reasons are described in docs/design.md, "Schema".
+///
+/// No table is WITHOUT ROWID: SQLite reads an entry of such a table whole, however long, whenever it comes by it on the
+/// way to another, so a long value would be read again and again, and one that is damaged would be in everybody's way.
 const CREATE: &str = "
 CREATE TABLE instances (
     key                   INTEGER PRIMARY KEY,
@@ -34,7 +37,7 @@ CREATE TABLE executions (
     started_at_ms   INTEGER NOT NULL,
     completed_at_ms INTEGER,
     PRIMARY KEY (instance, execution)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE TABLE history (
     instance      INTEGER NOT NULL,
     execution     INTEGER NOT NULL,
@@ -43,7 +46,7 @@ CREATE TABLE history (
     written_at_ms INTEGER NOT NULL,
     record        BLOB    NOT NULL,
     PRIMARY KEY (instance, execution, first_event)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE TABLE messages (
     id            INTEGER PRIMARY KEY,
     instance      TEXT    NOT NULL,
@@ -72,7 +75,7 @@ CREATE TABLE kv (
     delta       TEXT,
     delta_at_ms INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (instance, key)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 ";
 
 /// What a file turned out to be, before anything in it was changed.
@@ -136,15 +139,68 @@ pub(crate) fn prepare(connection: &Connection, found: Found) -> Result<(), Error
     if found == Found::Format(FORMAT) {
         return Ok(());
     }
+    let damaged = if found == Found::Empty { Vec::new() } else { damaged_tables(connection)? };
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     match found {
         Found::Empty => {
             connection.execute_batch(&format!("{CREATE} PRAGMA application_id = {APPLICATION_ID}"))?;
         }
-        Found::Format(_one) => tie_histories(connection)?,
+        Found::Format(format) => {
+            if format < 2 {
+                tie_histories(connection)?;
+            }
+            give_rowids(connection, &damaged)?;
+        }
     }
     connection.pragma_update(None, "user_version", FORMAT)?;
     Ok(transaction.commit()?)
+}
+
+/// The tables that had no row ids before format 3.
+const WITHOUT_ROWIDS: [&str; 3] = ["executions", "history", "kv"];
+
+/// From format 2 to 3: tables that were WITHOUT ROWID no longer are, but for those that are `damaged`: every statement
+/// works on them as well, and what can be read of them can still be read.
+fn give_rowids(connection: &Connection, damaged: &[&str]) -> Result<(), Error> {
+    for table in WITHOUT_ROWIDS {
+        let of_table = |create: &&str| create.contains(&format!("TABLE {table} "));
+        let create = CREATE.split_inclusive(';').find(of_table).filter(|_| !damaged.contains(&table));
+        if let Some(create) = create {
+            connection.execute_batch(&format!(
+                "ALTER TABLE {table} RENAME TO older; {create}
+                 INSERT INTO {table} SELECT * FROM older; DROP TABLE older"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// Which of the tables without row ids cannot be read to their end. IMPORTANT: outside a transaction: one in which
+/// SQLite has met damage can write nothing any more.
+fn damaged_tables(connection: &Connection) -> Result<Vec<&'static str>, Error> {
+    let mut damaged = Vec::new();
+    for table in WITHOUT_ROWIDS {
+        if let Err(error) = read_all(connection, table).map_err(Error::from) {
+            if !error.is_damage() {
+                return Err(error);
+            }
+            tracing::error!(table, %error, "a table is damaged and stays as it was found");
+            damaged.push(table);
+        }
+    }
+    Ok(damaged)
+}
+
+fn read_all(connection: &Connection, table: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("SELECT * FROM {table}"))?;
+    let columns = statement.column_count();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        for column in 0..columns {
+            row.get_ref(column)?;
+        }
+    }
+    Ok(())
 }
 
 /// From format 1 to 2: each row of history is tied to its instance and execution.

@@ -118,7 +118,8 @@ impl Engine {
 
     /// The rows of the instance that an operation is about.
     fn standing_of(&mut self, no: InstanceNo) -> Result<Option<Arc<InstanceRow>>, Stop> {
-        self.standing(no).map_err(|error| self.unread(error, || format!("the rows of {}", self.named(no))))
+        let named = self.named(no);
+        self.standing(no).map_err(|error| self.unread(error, || format!("the rows of {named}")))
     }
 
     /// The rows of an instance, read once and then kept up to date.
@@ -171,7 +172,7 @@ impl Engine {
     /// Refuses a run that would write an event id a second time. What comes after the last event there is, which
     /// is what the runtime writes, needs no look at the rows.
     fn check_events(
-        &self,
+        &mut self,
         no: InstanceNo,
         row: &InstanceRow,
         execution: u64,
@@ -183,8 +184,9 @@ impl Engine {
                 continue;
             }
             let found = rows::overlapping(self.connection.connection(), row.key, execution, run);
+            let named = self.named(no);
             let found = found.map_err(|error| {
-                self.unread(error, || format!("the history of {}, execution {execution}", self.named(no)))
+                self.unread(error, || format!("the history of {named}, execution {execution}"))
             })?;
             if let Some((first, last)) = found {
                 let error = Error::refused(format!(

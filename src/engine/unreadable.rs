@@ -2,7 +2,8 @@
 //!
 //! A row that is damaged stops nobody but those that need it. A queued row is *set aside*: it stays in the file as it
 //! is, untouched, nobody is given it, and it is logged and counted. A history is delivered as an error, so that the
-//! runtime can end its instance. An instance whose own rows are damaged is held back.
+//! runtime can end its instance. An instance whose own rows are damaged is held back. (A transaction in which SQLite has
+//! met damage can write nothing any more. If one was open, its batch is rolled back, once: what was found is remembered.)
 //!
 //! A read that fails for another reason (an I/O error) may work the next time. The fetch that needed it hears of it
 //! and may try again; what fails again and again is held back for a while, so that one bad sector does not stop
@@ -24,6 +25,9 @@ const TRIES_MAX: u32 = 5;
 
 /// How many of them are remembered: enough for a bad sector or two. A disk on which more fails has other troubles.
 const SUSPECTS_MAX: usize = 64;
+
+/// How many histories that were found damaged are remembered.
+const DAMAGED_HISTORIES_MAX: usize = 1024;
 
 /// Something that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,6 +94,29 @@ impl Engine {
         tracing::error!(table, id, instance, %error, "a row is set aside: it is damaged, and stays as it is");
     }
 
+    /// What was found when a history was last read, if that was damage.
+    pub(super) fn damaged_history(&self, instance: &str, execution: u64) -> Option<Error> {
+        let (of, error) = self.damaged_histories.get(instance)?;
+        (*of == execution).then(|| error.clone())
+    }
+
+    /// A history, or the key-values delivered with it, is damaged; the error names it.
+    pub(super) fn note_damaged_history(
+        &mut self,
+        instance: &Arc<str>,
+        execution: u64,
+        error: Error,
+    ) -> Error {
+        self.met_damage |= self.connection.is_in_transaction();
+        if self.damaged_histories.len() >= DAMAGED_HISTORIES_MAX {
+            self.damaged_histories.clear();
+        }
+        let record = format!("the history of instance {instance}, execution {execution}");
+        let error = Error::Corrupt { record, source: Arc::new(error) };
+        self.damaged_histories.insert(Arc::clone(instance), (execution, error.clone()));
+        error
+    }
+
     fn verdict(&mut self, suspect: Suspect, error: rusqlite::Error) -> Result<Verdict, Error> {
         let error = Error::from(error);
         if self.has_begun && !self.connection.is_in_transaction() {
@@ -97,6 +124,7 @@ impl Engine {
             return Err(error);
         }
         if error.is_damage() {
+            self.met_damage |= self.connection.is_in_transaction();
             Counters::add(&self.counters.set_aside, 1);
             return Ok(Verdict::HoldBack { until: Duration::MAX, error });
         }

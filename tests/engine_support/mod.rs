@@ -282,3 +282,21 @@ pub(crate) fn assert_says(error: &Error, parts: &[&str]) {
         assert!(text.contains(part), "{text:?} should say {part:?}");
     }
 }
+
+/// Breaks the chain of overflow pages of the only long row of a table.
+pub(crate) fn break_chain(place: &Place, table: &str) {
+    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+    let sql = "SELECT min(pageno), (SELECT * FROM pragma_page_size) FROM dbstat
+               WHERE name = ?1 AND pagetype = 'overflow'";
+    let (page, size): (u64, u64) = connection
+        .query_row(sql, [table], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        })
+        .expect("there is a long row");
+    drop(connection);
+    use std::io::{Seek, SeekFrom, Write};
+    let mut file = std::fs::OpenOptions::new().write(true).open(place.path()).expect("it opens");
+    file.seek(SeekFrom::Start((page - 1) * size)).expect("it is there");
+    // A page that does not exist.
+    file.write_all(&u32::MAX.to_be_bytes()).expect("it is written");
+}

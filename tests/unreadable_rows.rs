@@ -1,0 +1,217 @@
+//! A row that cannot be read stops nobody but those that need it: a history is told to its instance, a message or an
+//! activity is set aside and counted, and everything else goes on, whatever waits behind it.
+
+#![cfg(feature = "duroxide")]
+
+mod engine_support;
+
+use std::time::Duration;
+
+use duroxide::providers::{Provider, TagFilter, WorkItem};
+use engine_support::polled::{Hold, Polled};
+use engine_support::{
+    HOUR, LOCK, Place, Turn, activity, begin, bounded, break_chain, completed, depths, enqueue, enqueue_work,
+    fetch, fetch_work, heard, raised, start,
+};
+use forebay::{Durability, Forebay, Options};
+
+/// So long that a row does not fit on its page.
+fn long() -> String {
+    "long ".repeat(4096)
+}
+
+fn long_event(instance: &str) -> WorkItem {
+    WorkItem::ExternalRaised { instance: instance.into(), name: "bell".into(), data: long() }
+}
+
+fn long_activity(instance: &str, id: u64) -> WorkItem {
+    let mut item = activity(instance, id);
+    if let WorkItem::ActivityExecute { input, .. } = &mut item {
+        *input = long();
+    }
+    item
+}
+
+/// Five instances that run and have a message each; what `add` does stands before all of that.
+async fn damaged(table: &str, add: impl AsyncFnOnce(&Forebay)) -> (Place, Forebay) {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    begin(&forebay, "bad", Turn::first("bad")).await;
+    add(&forebay).await;
+    for n in 0..5 {
+        enqueue(&forebay, start(&format!("good {n}"))).await;
+        enqueue_work(&forebay, activity("bad", 10 + n)).await;
+    }
+    forebay.close().expect("it closes");
+    break_chain(&place, table);
+    let forebay = place.open(Options::default());
+    (place, forebay)
+}
+
+async fn the_others_run(forebay: &Forebay) {
+    for n in 0..5 {
+        let turn = fetch(forebay).await.expect("a turn");
+        assert_eq!((turn.item.instance.as_str(), turn.attempt), (format!("good {n}").as_str(), 1));
+        bounded(Turn::first(&turn.item.instance).ack(forebay, &turn.token)).await.expect("it is taken");
+        let work = fetch_work(forebay).await.expect("an activity");
+        assert_eq!(work.attempt, 1);
+        let done = Some(completed("good 0", engine_support::id_of(&work.item)));
+        bounded(forebay.ack_work_item(&work.token, done)).await.expect("it is taken");
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_message_is_set_aside_and_everything_else_goes_on() {
+    let (place, forebay) = damaged("messages", async |forebay: &Forebay| {
+        enqueue(forebay, long_event("bad")).await;
+        enqueue(forebay, raised("bad", "second")).await;
+    })
+    .await;
+    // The same instance has another message, which it is given.
+    let turn = fetch(&forebay).await.expect("a turn");
+    assert_eq!((turn.item.instance.as_str(), turn.item.history_error), ("bad", None));
+    assert_eq!(turn.item.messages, [raised("bad", "second")]);
+    assert_eq!(forebay.stats().set_aside, 1);
+    bounded(Turn::of(1, vec![heard("bad", 2, "second")]).ack(&forebay, &turn.token)).await.expect("taken");
+    the_others_run(&forebay).await;
+    forebay.close().expect("it closes");
+    // It is where it was.
+    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+    let sql = "SELECT count(*), sum(attempt) FROM messages WHERE instance = 'bad'";
+    let found = connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+    assert_eq!(found.expect("it is counted"), (1, 0));
+}
+
+#[tokio::test]
+async fn an_instance_that_has_nothing_but_an_unreadable_message_waits_for_another() {
+    let (_place, forebay) = damaged("messages", async |forebay: &Forebay| {
+        enqueue(forebay, long_event("bad")).await;
+    })
+    .await;
+    the_others_run(&forebay).await;
+    enqueue(&forebay, raised("bad", "second")).await;
+    // Completions of its activities came to "good 0" in this test.
+    let turns = [fetch(&forebay).await, fetch(&forebay).await];
+    let bad = turns.into_iter().flatten().find(|turn| turn.item.instance == "bad").expect("it goes on");
+    assert_eq!(bad.item.messages, [raised("bad", "second")]);
+}
+
+#[tokio::test]
+async fn an_unreadable_activity_is_set_aside_and_everything_else_goes_on() {
+    let (place, forebay) = damaged("work", async |forebay: &Forebay| {
+        enqueue_work(forebay, long_activity("bad", 2)).await;
+    })
+    .await;
+    assert_eq!(depths(&forebay).await.1, 6);
+    the_others_run(&forebay).await;
+    assert_eq!(forebay.stats().set_aside, 1);
+    assert!(fetch_work(&forebay).await.is_none());
+    forebay.close().expect("it closes");
+    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+    let found: i64 =
+        connection.query_row("SELECT count(*) FROM work", [], |row| row.get(0)).expect("counted");
+    assert_eq!(found, 1, "it is where it was");
+}
+
+#[tokio::test]
+async fn an_unreadable_history_is_an_error_of_its_instance() {
+    let (_place, forebay) = damaged("history", async |forebay: &Forebay| {
+        let long = vec![heard("bad", 2, &long())];
+        bounded(forebay.append_with_execution("bad", 1, long)).await.expect("it is taken");
+        enqueue(forebay, raised("bad", "bell")).await;
+    })
+    .await;
+    let turn = fetch(&forebay).await.expect("a turn");
+    assert_eq!((turn.item.instance.as_str(), turn.attempt), ("bad", 1));
+    let error = turn.item.history_error.expect("it cannot be read");
+    assert!(error.contains("history of instance bad, execution 1"), "{error}");
+    assert!(turn.item.history.is_empty());
+    bounded(forebay.read("bad")).await.expect_err("nor by anybody else");
+    // The runtime ends it, and that can be written.
+    let failed = Turn::of(1, vec![heard("bad", 3, "failed")]).ending("Failed");
+    bounded(failed.ack(&forebay, &turn.token)).await.expect("it is taken");
+    the_others_run(&forebay).await;
+}
+
+/// Writers beside a fetch that meets a damaged row: formerly they were rolled back with it.
+#[tokio::test]
+async fn writes_beside_an_unreadable_row_are_not_concerned() {
+    for table in ["messages", "work"] {
+        let (_place, forebay) = damaged(table, async |forebay: &Forebay| {
+            enqueue(forebay, long_event("bad")).await;
+            enqueue_work(forebay, long_activity("bad", 2)).await;
+        })
+        .await;
+        for n in 0..20 {
+            let instance = format!("more {n}");
+            let (enqueued, turn, work) = bounded(async {
+                tokio::join!(
+                    forebay.enqueue_for_orchestrator(start(&instance), None),
+                    forebay.fetch_orchestration_item(LOCK, HOUR, None),
+                    forebay.fetch_work_item(LOCK, Duration::ZERO, None, &TagFilter::Any),
+                )
+            })
+            .await;
+            enqueued.expect("it is taken");
+            turn.expect("no error").expect("there is one");
+            work.expect("no error");
+        }
+        assert_eq!(forebay.stats().set_aside, 1);
+    }
+}
+
+/// SQLite writes nothing more in a transaction in which it has met damage. Whoever shares it is told to try again,
+/// once; what was found is remembered, and nobody takes it for damage of their own.
+#[tokio::test]
+async fn damage_that_is_met_in_the_middle_of_a_batch_rolls_it_back_once() {
+    for table in ["messages", "work", "history"] {
+        let (place, forebay) = damaged(table, async |forebay: &Forebay| {
+            enqueue(forebay, start("first")).await;
+            enqueue(forebay, long_event("bad")).await;
+            enqueue_work(forebay, long_activity("bad", 2)).await;
+            let long = vec![heard("bad", 2, &long())];
+            bounded(forebay.append_with_execution("bad", 1, long)).await.expect("it is taken");
+        })
+        .await;
+        forebay.close().expect("it closes");
+        // At `Normal` a fetch shares the batch of what came with it.
+        let forebay = place.open(Options::default().durability(Durability::Normal));
+        let first = fetch(&forebay).await.expect("a turn");
+        assert_eq!(first.item.instance, "first");
+        let mut rolled_back = 0;
+        let mut acked = false;
+        for _ in 0..10 {
+            let hold = Hold::on(&forebay);
+            let ack = Polled::submitted(Turn::first("first").ack(&forebay, &first.token));
+            let turn = Polled::submitted(forebay.fetch_orchestration_item(LOCK, Duration::ZERO, None));
+            let work =
+                Polled::submitted(forebay.fetch_work_item(LOCK, Duration::ZERO, None, &TagFilter::Any));
+            hold.release();
+            let errors = [turn.finish().err(), work.finish().err()];
+            let own = ack.finish();
+            let errors = errors.into_iter().flatten().chain(own.clone().err().filter(|_| !acked));
+            for error in errors {
+                assert!(error.is_retryable(), "{table}: {error}");
+                rolled_back += 1;
+            }
+            acked |= own.is_ok();
+        }
+        assert!(acked, "{table}");
+        assert!((1..=3).contains(&rolled_back), "{table}: one batch of three, not {rolled_back}");
+    }
+}
+
+/// Whoever changes what is damaged hears that it is, once and for good, so that nobody tries it again and again at
+/// the price of its neighbours.
+#[tokio::test]
+async fn a_write_to_what_is_damaged_is_a_permanent_error() {
+    let (_place, forebay) = damaged("history", async |forebay: &Forebay| {
+        let long = vec![heard("bad", 2, &long())];
+        bounded(forebay.append_with_execution("bad", 1, long)).await.expect("it is taken");
+    })
+    .await;
+    let admin = forebay.as_management_capability().expect("it has one");
+    let error = bounded(admin.delete_instance("bad", true)).await.expect_err("its pages cannot be freed");
+    assert!(!error.is_retryable(), "{error}");
+    the_others_run(&forebay).await;
+}
