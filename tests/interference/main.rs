@@ -12,4 +12,5 @@ mod file_gone;
 mod foreign_lock;
 mod foreign_rows;
 mod process_stopped;
+mod runtime_under_a_lock;
 mod writer_panics;
