@@ -15,6 +15,7 @@ pub(crate) fn cycle<S: Store>(store: &mut S, ops: Vec<S::Op>) -> Result<Vec<Opti
     let shared = Arc::new(Shared::new(ops.len(), Arc::<Counters>::default()));
     let mut out = Replies::new();
     let mut waiting = Vec::with_capacity(ops.len());
+    store.note_time();
     store.tick(&mut out);
     for op in ops {
         let (responder, pending) = reply::pair(&shared);

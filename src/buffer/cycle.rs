@@ -1,4 +1,4 @@
-//! The writer thread: collect (and tick) → apply → settle → commit → reply, for ever.
+//! The writer thread: collect → tick → apply → settle → commit → reply, for ever.
 //!
 //! Two triggers end a batch (operations, bytes), one optional delay holds it open, and there is one commit
 //! point and one reply point. It waits by deadline, never by sleeping and looking. Where a store wants some
@@ -68,6 +68,7 @@ impl<S: Store> Writer<S> {
     fn cycle(&mut self) -> Result<bool, Error> {
         self.collect();
         self.count();
+        self.store.tick(&mut self.replies);
         self.answer_at_once()?;
         if self.send_ahead() {
             self.commit(Part::Ahead)?;
@@ -122,7 +123,8 @@ impl<S: Store> Writer<S> {
     /// Blocks for the first submission or the store's next deadline, then takes what is there.
     ///
     /// IMPORTANT: the store looks at its clock before the channel is emptied, so that what it takes to be over
-    /// cannot be something whose renewal arrived in time and was still in the channel.
+    /// cannot be something whose renewal arrived in time and was still in the channel. It looks at everything else
+    /// afterwards: a nudge that is taken here is not looked for again.
     fn collect(&mut self) {
         let first = match self.store.wait() {
             None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
@@ -147,7 +149,7 @@ impl<S: Store> Writer<S> {
                 self.take(message, &mut bytes);
             }
         }
-        self.store.tick(&mut self.replies);
+        self.store.note_time();
         while !self.closing && !self.is_full(bytes) {
             match self.receiver.try_recv() {
                 Ok(message) => self.take(message, &mut bytes),

@@ -32,12 +32,16 @@ pub(crate) trait Store: Send + 'static {
     /// What they hear.
     type Reply: Send + 'static;
 
-    /// Brings everything that depends on time up to now. Called before the channel is emptied: whatever was
-    /// submitted before this instant is in the batch, unless the batch is [full](Store::left_some_waiting).
+    /// The instant the batch runs at is now: whatever was submitted before it is in the batch, unless the batch is
+    /// [full](Store::left_some_waiting).
+    fn note_time(&mut self) {}
+
+    /// Brings everything that depends on time up to the instant of the batch, and looks at what came in beside the
+    /// channel.
     fn tick(&mut self, out: &mut Replies<Self::Reply>);
 
-    /// The batch was full before the channel was empty: there may be operations that arrived before `tick` and
-    /// are not in it.
+    /// The batch was full before the channel was empty: there may be operations that arrived before its instant
+    /// and are not in it.
     fn left_some_waiting(&mut self) {}
 
     /// Whether `op` writes nothing and its answer depends on nothing but what is committed. It is then answered

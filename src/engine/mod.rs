@@ -310,9 +310,12 @@ impl Store for Engine {
     type Op = Submitted;
     type Reply = Reply;
 
-    fn tick(&mut self, _out: &mut Replies<Reply>) {
+    fn note_time(&mut self) {
         self.now = now(self.clock.as_ref());
         (self.is_behind, self.has_operations) = (false, false);
+    }
+
+    fn tick(&mut self, _out: &mut Replies<Reply>) {
         self.take_returns();
         self.turns.promote(self.now);
         self.work.promote(self.now);
