@@ -39,6 +39,10 @@ enum Op {
     AddAhead(u32),
     /// Refused on its own.
     Refuse,
+    /// Refused, whatever becomes of the batch.
+    RefuseForGood,
+    /// Answered with what is committed, whatever becomes of the batch.
+    Ask,
     /// Answered by nobody until the store is abandoned.
     Park,
     /// From here on the store fails in this way.
@@ -103,6 +107,14 @@ impl Store for Sum {
                 out.push(responder, buffer.close().map(|()| 0));
                 return Ok(());
             }
+            Op::Ask => {
+                out.push(responder, Ok(*self.committed.lock()));
+                return Ok(());
+            }
+            Op::RefuseForGood => {
+                out.push_standing(responder, Err(Error::refused("asked to refuse")));
+                return Ok(());
+            }
             _ => {}
         }
         if let Err(error) = self.reach(Phase::Apply) {
@@ -118,6 +130,10 @@ impl Store for Sum {
             _ => out.push(responder, Err(Error::refused("asked to refuse"))),
         }
         Ok(())
+    }
+
+    fn needs_no_commit(&self, op: &Op) -> bool {
+        matches!(op, Op::Ask)
     }
 
     fn goes_ahead(&self, op: &Op) -> bool {
@@ -303,6 +319,26 @@ fn a_batch_that_is_rolled_back_is_retryable_for_all_of_it_and_the_engine_goes_on
         assert_eq!(answer(bench.submit(Op::Add(5))).unwrap(), 5);
         assert_eq!(*bench.committed.lock(), 5);
         bench.buffer.close().unwrap();
+    }
+}
+
+/// Whatever fails, and however: those that neither write nor rely on what is written are not told of it.
+#[test]
+fn an_answer_that_stands_is_given_whatever_becomes_of_its_batch() {
+    let unknown =
+        [(Phase::Commit, Fault::Unknown), (Phase::Commit, Fault::Panic), (Phase::Settle, Fault::Panic)];
+    let certain = [Phase::Apply, Phase::Settle, Phase::Commit].map(|phase| (phase, Fault::Error));
+    for (phase, fault) in certain.into_iter().chain(unknown) {
+        let bench = Bench::new();
+        answer(bench.submit(Op::Add(7))).unwrap();
+        let ops = vec![Op::Add(1), Op::Break(phase, fault), Op::Add(2), Op::RefuseForGood, Op::Ask];
+        let answers = bench.one_batch(ops);
+        let failed = |answer: &Result<u32, Error>| {
+            matches!(answer, Err(Error::RolledBack { .. } | Error::OutcomeUnknown { .. }))
+        };
+        assert!(answers[..3].iter().all(failed), "{phase:?} {fault:?}: {answers:?}");
+        let stands = matches!(answers[3..], [Err(Error::Refused { .. }), Ok(7)]);
+        assert!(stands, "{phase:?} {fault:?}: {answers:?}");
     }
 }
 
