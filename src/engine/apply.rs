@@ -75,15 +75,18 @@ impl Engine {
         };
         let id = self.next_message;
         self.next_message += 1;
+        if visible_at_ms > self.now.wall_ms {
+            // Whatever is known of it would only sit in memory meanwhile.
+            self.delay_message(id, MessageRow { instance: instance.into(), kind, record }, visible_at_ms);
+            return;
+        }
         let no = self.turns.instance(&instance);
-        // What is due later would only sit in memory meanwhile.
-        let due = visible_at_ms <= self.now.wall_ms;
-        let body = if due { self.bodies.keep(item, record.len()) } else { None };
+        let body = self.bodies.keep(item, record.len());
         if let Some(id_shared) = self.turns.id(no) {
             let row = MessageRow { instance: Arc::clone(id_shared), kind, record };
-            self.message_changes.insert(id, row, Schedule { visible_at_ms, attempt: 0 });
+            self.message_changes.insert(id, row, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
         }
-        self.turns.push(no, id, Message { visible_at_ms, attempt: 0, kind, body }, self.now);
+        self.turns.push(no, id, Message { visible_at_ms: VISIBLE, attempt: 0, kind, body }, self.now);
     }
 
     pub(super) fn enqueue_work(&mut self, work: NewWork) {
@@ -134,7 +137,9 @@ impl Engine {
                 message.attempt = message.attempt.saturating_sub(1);
             }
             if let Some(visible_at_ms) = visible_at_ms {
-                message.visible_at_ms = visible_at_ms;
+                // A delay of nothing is none: a clock set back afterwards must not make it wait.
+                let is_due = visible_at_ms <= self.now.wall_ms;
+                message.visible_at_ms = if is_due { VISIBLE } else { visible_at_ms };
             }
             let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt: message.attempt };
             match (visible_at_ms, ignore_attempt) {

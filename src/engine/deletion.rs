@@ -39,7 +39,7 @@ impl Engine {
     }
 
     fn delete_one(&mut self, id: &str, result: &mut DeleteInstanceResult) -> Result<(), Stop> {
-        let mut messages = Vec::new();
+        let mut messages = self.take_delayed(id)?;
         if let Some(no) = self.turns.find(id) {
             // Whoever works on a turn of it finds the token invalid and cannot bring it back.
             if let Some(lease_no) = self.turns.lease_of(no)

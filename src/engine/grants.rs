@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use duroxide::providers::DispatcherCapabilityFilter;
+use semver::Version;
+
 use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
 use super::queued::{self, MessageRow, WorkRow};
 use super::returns::{LeaseGuard, Return};
@@ -10,7 +13,39 @@ use super::rows::{self, SqlResult};
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
+use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Next, Schedule, WorkId};
+
+/// How many instances one batch looks at for turns that fetches may not have in the end; the next one goes on at
+/// once.
+const LOOKS_MAX: usize = 256;
+
+/// The pinned versions a fetch accepts: ranges, both ends included. `None` accepts everything.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Accepts(Option<Arc<[(Version, Version)]>>);
+
+impl Accepts {
+    fn new(filter: Option<&DispatcherCapabilityFilter>) -> Self {
+        let ranges = |filter: &DispatcherCapabilityFilter| {
+            let ranges = filter.supported_duroxide_versions.iter();
+            ranges.map(|range| (range.min.clone(), range.max.clone())).collect()
+        };
+        Self(filter.map(ranges))
+    }
+
+    fn admits(&self, pinned: Option<&Version>) -> bool {
+        match (&self.0, pinned) {
+            (None, _) => true,
+            // Supporting nothing means nothing, not even what is pinned to nothing.
+            (Some(ranges), None) => !ranges.is_empty(),
+            (Some(ranges), Some(pinned)) => ranges.iter().any(|(min, max)| min <= pinned && pinned <= max),
+        }
+    }
+
+    /// Whether there is nothing it accepts.
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_some_and(|ranges| ranges.is_empty())
+    }
+}
 
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
@@ -19,8 +54,8 @@ impl Engine {
             return;
         }
         let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
-        let parked = TurnFetch { lock_timeout: fetch.lock_timeout, filter: fetch.filter, responder };
-        self.parked_turns.park(fetch.no, deadline, parked);
+        let parked = TurnFetch { lock_timeout: fetch.lock_timeout, responder };
+        self.parked_turns.park(fetch.no, deadline, Accepts::new(fetch.filter.as_ref()), parked);
     }
 
     pub(super) fn park_work(&mut self, fetch: FetchWork, responder: Responder<Reply>) {
@@ -33,66 +68,72 @@ impl Engine {
     }
 
     pub(super) fn match_turns(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
-        if self.parked_turns.is_empty() || !self.turns.has_candidates() {
-            return Ok(());
+        self.looks_left = false;
+        // One look for each instance that came in with this batch, and some more, so that it comes to an end.
+        let mut looks = LOOKS_MAX.saturating_add(self.turns.take_newly_unread());
+        if self.turns.take_news() {
+            self.parked_turns.news();
         }
-        if let Err(error) = self.classify() {
-            // Nobody can tell what any of them may have.
-            for fetch in self.parked_turns.drain() {
-                out.push(fetch.responder, Err(error.clone()));
-            }
-            return Err(error);
+        if self.parked_turns.is_empty() {
+            return Ok(());
         }
         let mut walked = None;
         while self.turns.has_candidates()
-            && let Some((no, fetch)) = self.parked_turns.next_after(walked)
+            && let Some((no, accepts)) = self.parked_turns.next_hopeful(walked)
         {
-            walked = Some(no);
-            if fetch.responder.is_abandoned() {
-                self.parked_turns.take(no);
+            if accepts.is_empty() {
+                self.parked_turns.found_nothing(no);
                 continue;
             }
-            let picked = match &fetch.filter {
-                None => self.turns.pick(|_| true),
-                // Supporting nothing means nothing, not even what is pinned to nothing.
-                Some(filter) if filter.supported_duroxide_versions.is_empty() => None,
-                Some(filter) => {
-                    self.turns.pick(|pinned| pinned.is_none_or(|pinned| filter.is_compatible(pinned)))
+            match self.turns.next(|pinned| accepts.admits(pinned)) {
+                Next::Nothing => self.parked_turns.found_nothing(no),
+                Next::Ready(instance) => {
+                    let Some(fetch) = self.parked_turns.take(no) else { continue };
+                    if !fetch.responder.is_abandoned() {
+                        self.grant_turn(fetch, instance, out)?;
+                    }
                 }
-            };
-            if let Some(instance) = picked {
-                self.grant_turn(no, instance, out)?;
+                Next::Orphaned(instance) => self.drop_orphans(instance),
+                Next::Unread(_) if looks == 0 => {
+                    self.looks_left = true;
+                    walked = Some(no);
+                }
+                Next::Unread(instance) => {
+                    looks -= 1;
+                    if let Err(error) = self.standing(instance) {
+                        // Nobody can tell what any of them may have.
+                        let error = Error::from(error);
+                        for fetch in self.parked_turns.drain() {
+                            out.push(fetch.responder, Err(error.clone()));
+                        }
+                        return Err(error);
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Looks at the rows of every instance with messages whose rows are unknown, and drops queued events
-    /// that came before their instance started.
-    fn classify(&mut self) -> Result<(), Error> {
-        while let Some(no) = self.turns.next_unread() {
-            self.standing(no)?;
+    /// Drops queued events that came before their instance started and would be next.
+    fn drop_orphans(&mut self, no: InstanceNo) {
+        let instance = self.turns.id(no).cloned();
+        let messages = self.turns.take_visible(no);
+        tracing::warn!(
+            instance = instance.as_deref(),
+            messages = messages.len(),
+            "dropping queued events for an instance that has not started"
+        );
+        for id in messages.into_keys() {
+            self.message_changes.delete(id);
         }
-        while let Some((instance, messages)) = self.turns.take_orphans() {
-            tracing::warn!(
-                %instance,
-                messages = messages.len(),
-                "dropping queued events for an instance that has not started"
-            );
-            for id in messages {
-                self.message_changes.delete(id);
-            }
-        }
-        Ok(())
     }
 
     fn grant_turn(
         &mut self,
-        fetch: FetchNo,
+        fetch: TurnFetch,
         instance: InstanceNo,
         out: &mut Replies<Reply>,
     ) -> Result<(), Error> {
-        let Some(fetch) = self.parked_turns.take(fetch) else { return Ok(()) };
         let lease = self.new_lease();
         let mut messages = self.turns.lease(instance, lease);
         let grant = match self.turn_grant(instance, lease, &mut messages) {

@@ -15,6 +15,7 @@
 
 mod apply;
 mod deletion;
+mod due;
 mod grants;
 mod histories;
 mod load;
@@ -30,10 +31,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use duroxide::providers::{DispatcherCapabilityFilter, TagFilter};
+use duroxide::providers::TagFilter;
 use parking_lot::Mutex;
 
 pub(crate) use apply::invalid_token;
+use grants::Accepts;
 pub(crate) use histories::Histories;
 use histories::HistoryChange;
 pub(crate) use op::{
@@ -49,7 +51,8 @@ use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::queue::{
-    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, Turns, Work, WorkId,
+    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, ParkedAlike, Turns,
+    Work, WorkId,
 };
 use crate::sqlite::{self, Sync, WriteConnection};
 
@@ -86,7 +89,6 @@ struct TurnLease {
 
 struct TurnFetch {
     lock_timeout: Duration,
-    filter: Option<DispatcherCapabilityFilter>,
     responder: Responder<Reply>,
 }
 
@@ -122,7 +124,9 @@ pub(crate) struct Engine {
     now: Now,
     turns: Turns,
     turn_leases: Leases<TurnLease>,
-    parked_turns: Parked<TurnFetch>,
+    parked_turns: ParkedAlike<Accepts, TurnFetch>,
+    /// Some instances have to be looked at before every parked fetch has what it may have, or has nothing.
+    looks_left: bool,
     work: Work,
     work_leases: Leases<WorkId>,
     parked_work: Parked<WorkFetch>,
@@ -164,7 +168,8 @@ impl Engine {
             clock,
             turns: Turns::default(),
             turn_leases: Leases::default(),
-            parked_turns: Parked::default(),
+            parked_turns: ParkedAlike::default(),
+            looks_left: false,
             work: Work::default(),
             work_leases: Leases::default(),
             parked_work: Parked::default(),
@@ -235,11 +240,12 @@ impl Engine {
     }
 
     /// Tells the fetches whose time is up that there was nothing, unless a grant that is on its way to
-    /// somebody else may still come back.
+    /// somebody else may still come back, or the next batch goes on with what this one did not get to.
     fn answer_unserved(&mut self, out: &mut Replies<Reply>) {
         let now = self.now.monotonic;
         let patient = self.held_since.is_none_or(|since| since.elapsed() < ON_ITS_WAY_MAX);
-        let hold = patient && self.returns.turns_on_their_way();
+        let unfinished = self.looks_left || self.more_is_due();
+        let hold = unfinished || (patient && self.returns.turns_on_their_way());
         while let Some(fetch) = self.parked_turns.pop_unserved(now, hold) {
             out.push(fetch.responder, Ok(Reply::Turn(None)));
         }
@@ -248,7 +254,12 @@ impl Engine {
             out.push(fetch.responder, Ok(Reply::Work(None)));
         }
         let holds = self.parked_turns.holds() || self.parked_work.holds();
-        self.held_since = if holds { self.held_since.or_else(|| Some(Instant::now())) } else { None };
+        self.held_since = match (holds, unfinished) {
+            (false, _) => None,
+            // The time for grants on their way begins when nothing else is left to do.
+            (true, true) => Some(Instant::now()),
+            (true, false) => self.held_since.or_else(|| Some(Instant::now())),
+        };
         self.returns.report_receipts(holds);
     }
 }
@@ -265,7 +276,7 @@ impl Store for Engine {
         self.now = now(self.clock.as_ref());
         self.take_returns();
         self.expire();
-        self.turns.promote(self.now);
+        self.promote_messages();
         self.work.promote(self.now);
     }
 
@@ -326,6 +337,7 @@ impl Store for Engine {
         self.connection.rollback().map_err(CommitError::Unknown)?;
         // Others may have what was granted. Each such batch has answered a fetch, so this comes to an end.
         self.rematch = !(self.undo.granted_turns.is_empty() && self.undo.granted_work.is_empty());
+        self.parked_turns.news();
         self.rebuild().map_err(CommitError::RolledBack)
     }
 
@@ -339,7 +351,7 @@ impl Store for Engine {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if self.rematch || !self.returns.is_empty() {
+        if self.rematch || self.looks_left || !self.returns.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = now(self.clock.as_ref());
