@@ -25,6 +25,8 @@ pub(crate) mod reads;
 pub(crate) mod returns;
 mod rows;
 mod schema;
+#[cfg(all(test, feature = "test-hooks"))]
+mod tests;
 mod turn;
 
 use std::collections::BTreeMap;
