@@ -1,17 +1,31 @@
-//! One cycle of a store without the writer thread, in the caller's hands: for measuring a store alone.
+//! One cycle of a store without the writer thread, in the caller's hands: for measuring a store alone, and for
+//! tests that say what a batch is.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::reply::{self, Replies};
+use super::reply::{self, Pending, Replies};
 use super::shared::{Counters, Shared};
 use super::store::{CommitError, Store};
 use crate::error::Error;
 
-/// Applies and commits `ops` as one batch; an answer for each, or `None` for what has to wait.
+/// Applies and commits `ops` as one batch; an answer for each, or `None` for what has to wait, and is given up.
 pub(crate) fn cycle<S: Store>(store: &mut S, ops: Vec<S::Op>) -> Result<Vec<Option<S::Reply>>, Error> {
+    submit(store, ops)?.iter_mut().map(answer).collect()
+}
+
+/// What has been answered, if it has.
+pub(crate) fn answer<R>(pending: &mut Pending<R>) -> Result<Option<R>, Error> {
+    match Pin::new(pending).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer.map(Some),
+        Poll::Pending => Ok(None),
+    }
+}
+
+/// Applies and commits `ops` as one batch.
+pub(crate) fn submit<S: Store>(store: &mut S, ops: Vec<S::Op>) -> Result<Vec<Pending<S::Reply>>, Error> {
     let shared = Arc::new(Shared::new(ops.len(), Arc::<Counters>::default()));
     let mut out = Replies::new();
     let mut waiting = Vec::with_capacity(ops.len());
@@ -26,10 +40,5 @@ pub(crate) fn cycle<S: Store>(store: &mut S, ops: Vec<S::Op>) -> Result<Vec<Opti
     store.commit().map_err(|(CommitError::RolledBack(error) | CommitError::Unknown(error))| error)?;
     out.deliver(|undelivered| store.take_back(undelivered));
     store.maintain()?;
-    let mut context = Context::from_waker(Waker::noop());
-    let answers = waiting.iter_mut().map(|pending| match Pin::new(pending).poll(&mut context) {
-        Poll::Ready(answer) => answer.map(Some),
-        Poll::Pending => Ok(None),
-    });
-    answers.collect()
+    Ok(waiting)
 }

@@ -88,15 +88,18 @@ impl Engine {
         };
         let id = self.next_message;
         self.next_message += 1;
+        if visible_at_ms > self.now.wall_ms {
+            // Whatever is known of it would only sit in memory meanwhile.
+            self.delay_message(id, MessageRow { instance: instance.into(), kind, record }, visible_at_ms);
+            return;
+        }
         let no = self.turns.instance(&instance);
-        // What is due later would only sit in memory meanwhile.
-        let due = visible_at_ms <= self.now.wall_ms;
-        let body = if due { self.bodies.keep(item, record.len()) } else { None };
+        let body = self.bodies.keep(item, record.len());
         if let Some(id_shared) = self.turns.id(no) {
             let row = MessageRow { instance: Arc::clone(id_shared), kind, record };
-            self.message_changes.insert(id, row, Schedule { visible_at_ms, attempt: 0 });
+            self.message_changes.insert(id, row, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
         }
-        self.turns.push(no, id, Message { visible_at_ms, attempt: 0, kind, body }, self.now);
+        self.turns.push(no, id, Message { visible_at_ms: VISIBLE, attempt: 0, kind, body }, self.now);
         self.undo.push(Undo::Enqueued { instance: no, id });
     }
 

@@ -2,6 +2,7 @@
 //! no child can be started between a look at the tree and the deletion.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use duroxide::providers::{DeleteInstanceResult, InstanceFilter, PruneOptions, PruneResult};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -46,7 +47,8 @@ impl Engine {
     }
 
     fn delete_one(&mut self, id: &str, result: &mut DeleteInstanceResult) -> Result<(), Stop> {
-        let mut messages = Vec::new();
+        let instance: Arc<str> = id.into();
+        let mut messages = self.take_delayed(&instance)?;
         if let Some(no) = self.turns.find(id) {
             // Whoever works on a turn of it finds the token invalid and cannot bring it back.
             if let Some(lease_no) = self.turns.lease_of(no)
@@ -57,7 +59,7 @@ impl Engine {
             }
             let dropped = self.turns.remove(no);
             messages.extend(dropped.keys().copied());
-            self.undo.push(Undo::Dropped { instance: no, id: id.into(), messages: dropped });
+            self.undo.push(Undo::Dropped { instance: no, id: Arc::clone(&instance), messages: dropped });
         }
         let work = self.work.of_instance(id);
         result.queue_messages_deleted += (messages.len() + work.len()) as u64;
@@ -67,7 +69,7 @@ impl Engine {
         for id in work {
             self.drop_work(id);
         }
-        self.history_changes.push(HistoryChange::Forget { instance: id.into() });
+        self.history_changes.push(HistoryChange::Forget { instance });
         self.damaged_histories.remove(id);
         let connection = self.begin()?;
         if let Some(row) = rows::instance(connection, id)? {

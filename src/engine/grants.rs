@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use duroxide::providers::KvEntry;
+use duroxide::providers::{DispatcherCapabilityFilter, KvEntry};
+use semver::Version;
 
 use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
 use super::queued::{self, MessageRow, WorkRow};
@@ -13,7 +14,40 @@ use super::undo::Undo;
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{Body, FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
+use crate::queue::{
+    Body, FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Next, Schedule, WorkId,
+};
+/// How many instances one batch looks at for turns that fetches may not have in the end; the next one goes on at
+/// once.
+const LOOKS_MAX: usize = 256;
+
+/// The pinned versions a fetch accepts: ranges, both ends included. `None` accepts everything.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Accepts(Option<Arc<[(Version, Version)]>>);
+
+impl Accepts {
+    fn new(filter: Option<&DispatcherCapabilityFilter>) -> Self {
+        let ranges = |filter: &DispatcherCapabilityFilter| {
+            let ranges = filter.supported_duroxide_versions.iter();
+            ranges.map(|range| (range.min.clone(), range.max.clone())).collect()
+        };
+        Self(filter.map(ranges))
+    }
+
+    fn admits(&self, pinned: Option<&Version>) -> bool {
+        match (&self.0, pinned) {
+            (None, _) => true,
+            // Supporting nothing means nothing, not even what is pinned to nothing.
+            (Some(ranges), None) => !ranges.is_empty(),
+            (Some(ranges), Some(pinned)) => ranges.iter().any(|(min, max)| min <= pinned && pinned <= max),
+        }
+    }
+
+    /// Whether there is nothing it accepts.
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_some_and(|ranges| ranges.is_empty())
+    }
+}
 
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
@@ -22,8 +56,8 @@ impl Engine {
             return;
         }
         let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
-        let parked = TurnFetch { lock_timeout: fetch.lock_timeout, filter: fetch.filter, responder };
-        self.parked_turns.park(fetch.no, deadline, parked);
+        let parked = TurnFetch { lock_timeout: fetch.lock_timeout, responder };
+        self.parked_turns.park(fetch.no, deadline, Accepts::new(fetch.filter.as_ref()), parked);
     }
 
     pub(super) fn park_work(&mut self, fetch: FetchWork, responder: Responder<Reply>) {
@@ -36,68 +70,67 @@ impl Engine {
     }
 
     pub(super) fn match_turns(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
-        if self.parked_turns.is_empty() || !self.turns.has_candidates() {
-            return Ok(());
+        self.looks_left = false;
+        // One look for each instance that came in with this batch, and some more, so that it comes to an end.
+        let mut looks = LOOKS_MAX.saturating_add(self.turns.take_newly_unread());
+        if self.turns.take_news() {
+            self.parked_turns.news();
         }
-        if let Some(error) = self.classify()? {
-            // Nobody can tell what any of them may have.
-            for fetch in self.parked_turns.drain() {
-                out.push_standing(fetch.responder, Err(error.clone()));
-            }
+        if self.parked_turns.is_empty() {
             return Ok(());
         }
         let mut walked = None;
         while self.turns.has_candidates()
-            && let Some((no, fetch)) = self.parked_turns.next_after(walked)
+            && let Some((no, accepts)) = self.parked_turns.next_hopeful(walked)
         {
-            let before = walked.replace(no);
-            if fetch.responder.is_abandoned() {
-                self.parked_turns.take(no);
+            if accepts.is_empty() {
+                self.parked_turns.found_nothing(no);
                 continue;
             }
-            let picked = match &fetch.filter {
-                None => self.turns.pick(|_| true),
-                // Supporting nothing means nothing, not even what is pinned to nothing.
-                Some(filter) if filter.supported_duroxide_versions.is_empty() => None,
-                Some(filter) => {
-                    self.turns.pick(|pinned| pinned.is_none_or(|pinned| filter.is_compatible(pinned)))
+            match self.turns.next(|pinned| accepts.admits(pinned)) {
+                Next::Nothing => self.parked_turns.found_nothing(no),
+                Next::Ready(instance) => {
+                    if self.parked_turns.get(no).is_some_and(|fetch| fetch.responder.is_abandoned()) {
+                        self.parked_turns.take(no);
+                    } else {
+                        self.grant_turn(no, instance, out)?;
+                    }
                 }
-            };
-            if let Some(instance) = picked
-                && !self.grant_turn(no, instance, out)?
-            {
-                // What was picked cannot be read; there may be something else for this fetch.
-                walked = before;
+                Next::Orphaned(instance) => self.drop_orphans(instance),
+                Next::Unread(_) if looks == 0 => {
+                    self.looks_left = true;
+                    walked = Some(no);
+                }
+                Next::Unread(instance) => {
+                    looks -= 1;
+                    if let Err(error) = self.standing(instance)
+                        && let Some(error) = self.hold_back_turn(instance, error)?
+                    {
+                        // Nobody can tell what any of them may have.
+                        for fetch in self.parked_turns.drain() {
+                            out.push_standing(fetch.responder, Err(error.clone()));
+                        }
+                        return Ok(());
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Looks at the rows of every instance with messages whose rows are unknown, and drops queued events
-    /// that came before their instance started.
-    ///
-    /// Gives the reason for which some cannot be read now, if they may be the next time.
-    fn classify(&mut self) -> Result<Option<Error>, Error> {
-        while let Some(no) = self.turns.next_unread() {
-            if let Err(error) = self.standing(no)
-                && let Some(error) = self.hold_back_turn(no, error)?
-            {
-                return Ok(Some(error));
-            }
+    /// Drops queued events that came before their instance started and would be next.
+    fn drop_orphans(&mut self, no: InstanceNo) {
+        let Some(instance) = self.turns.id(no).cloned() else { return };
+        let messages = self.turns.take_visible(no);
+        tracing::warn!(
+            %instance,
+            messages = messages.len(),
+            "dropping queued events for an instance that has not started"
+        );
+        for id in messages.keys() {
+            self.message_changes.delete(*id);
         }
-        while let Some((no, messages)) = self.turns.take_orphans() {
-            let Some(instance) = self.turns.id(no).cloned() else { continue };
-            tracing::warn!(
-                %instance,
-                messages = messages.len(),
-                "dropping queued events for an instance that has not started"
-            );
-            for id in messages.keys() {
-                self.message_changes.delete(*id);
-            }
-            self.undo.push(Undo::Dropped { instance: no, id: instance, messages });
-        }
-        Ok(None)
+        self.undo.push(Undo::Dropped { instance: no, id: instance, messages });
     }
 
     /// False if it turned out that the instance has nothing that can be read, and the fetch still waits.

@@ -13,12 +13,22 @@ impl Engine {
         let connection = self.connection.connection();
 
         let (turns, next_message) = (&mut self.turns, &mut self.next_message);
+        let mut delayed = Vec::new();
         queued::each_message(connection, |id, instance, kind, schedule| {
-            let no = turns.instance(instance);
             let (visible_at_ms, attempt) = (schedule.visible_at_ms, schedule.attempt);
-            turns.push(no, id, Message { visible_at_ms, attempt, kind, body: None }, now);
+            if visible_at_ms > now.wall_ms {
+                delayed.push((turns.hash(instance), id, visible_at_ms));
+            } else {
+                let no = turns.instance(instance);
+                turns.push(no, id, Message { visible_at_ms, attempt, kind, body: None }, now);
+            }
             *next_message = (*next_message).max(id.saturating_add(1));
         })?;
+
+        turns.delay_all(&delayed);
+        drop(delayed);
+        // What was there before the first fetch is no reason to read more of it at once.
+        turns.take_newly_unread();
 
         let (work, next_work) = (&mut self.work, &mut self.next_work);
         queued::each_work(connection, |id, row, schedule| {

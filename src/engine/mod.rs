@@ -15,6 +15,7 @@
 
 mod apply;
 mod deletion;
+mod due;
 mod grants;
 mod histories;
 mod load;
@@ -24,6 +25,8 @@ pub(crate) mod reads;
 pub(crate) mod returns;
 mod rows;
 mod schema;
+#[cfg(all(test, feature = "test-hooks"))]
+mod tests;
 mod turn;
 mod undo;
 mod unreadable;
@@ -32,10 +35,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use duroxide::providers::{DispatcherCapabilityFilter, TagFilter};
+use duroxide::providers::TagFilter;
 use parking_lot::Mutex;
 
 pub(crate) use apply::invalid_token;
+use grants::Accepts;
 pub(crate) use histories::Histories;
 use histories::HistoryChange;
 pub(crate) use op::{
@@ -51,8 +55,8 @@ use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::queue::{
-    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, Schedule, Turns, Work,
-    WorkId,
+    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, ParkedAlike, Schedule,
+    Turns, Work, WorkId,
 };
 use crate::sqlite::{self, Sync, WriteConnection};
 use undo::Undo;
@@ -91,7 +95,6 @@ struct TurnLease {
 
 struct TurnFetch {
     lock_timeout: Duration,
-    filter: Option<DispatcherCapabilityFilter>,
     responder: Responder<Reply>,
 }
 
@@ -113,7 +116,9 @@ pub(crate) struct Engine {
     is_behind: bool,
     turns: Turns,
     turn_leases: Leases<TurnLease>,
-    parked_turns: Parked<TurnFetch>,
+    parked_turns: ParkedAlike<Accepts, TurnFetch>,
+    /// Some instances have to be looked at before every parked fetch has what it may have, or has nothing.
+    looks_left: bool,
     work: Work,
     work_leases: Leases<WorkId>,
     parked_work: Parked<WorkFetch>,
@@ -171,7 +176,8 @@ impl Engine {
             is_behind: false,
             turns: Turns::default(),
             turn_leases: Leases::default(),
-            parked_turns: Parked::default(),
+            parked_turns: ParkedAlike::default(),
+            looks_left: false,
             work: Work::default(),
             work_leases: Leases::default(),
             parked_work: Parked::default(),
@@ -284,11 +290,12 @@ impl Engine {
     }
 
     /// Tells the fetches whose time is up that there was nothing, unless a grant that is on its way to
-    /// somebody else may still come back.
+    /// somebody else may still come back, or the next batch goes on with what this one did not get to.
     fn answer_unserved(&mut self, out: &mut Replies<Reply>) {
         let now = self.now.monotonic;
         let patient = self.held_since.is_none_or(|since| since.elapsed() < ON_ITS_WAY_MAX);
-        let hold = patient && self.returns.turns_on_their_way();
+        let unfinished = self.looks_left || self.more_is_due();
+        let hold = unfinished || (patient && self.returns.turns_on_their_way());
         while let Some(fetch) = self.parked_turns.pop_unserved(now, hold) {
             out.push_standing(fetch.responder, Ok(Reply::Turn(None)));
         }
@@ -297,7 +304,12 @@ impl Engine {
             out.push_standing(fetch.responder, Ok(Reply::Work(None)));
         }
         let holds = self.parked_turns.holds() || self.parked_work.holds();
-        self.held_since = if holds { self.held_since.or_else(|| Some(Instant::now())) } else { None };
+        self.held_since = match (holds, unfinished) {
+            (false, _) => None,
+            // The time for grants on their way begins when nothing else is left to do.
+            (true, true) => Some(Instant::now()),
+            (true, false) => self.held_since.or_else(|| Some(Instant::now())),
+        };
         self.returns.report_receipts(holds);
     }
 }
@@ -317,7 +329,7 @@ impl Store for Engine {
 
     fn tick(&mut self, _out: &mut Replies<Reply>) {
         self.take_returns();
-        self.turns.promote(self.now);
+        self.promote_messages();
         self.work.promote(self.now);
     }
 
@@ -427,6 +439,7 @@ impl Store for Engine {
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });
         self.rematch = self.has_operations || self.undo.iter().any(granted);
         self.undo_batch();
+        self.parked_turns.news();
         Ok(())
     }
 
@@ -440,7 +453,7 @@ impl Store for Engine {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if self.rematch || !self.returns.is_empty() {
+        if self.rematch || self.looks_left || !self.returns.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = now(self.clock.as_ref());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{SqlResult, time};
 use crate::queue::{Change, Changes, MessageId, MessageKind, Schedule, WorkId};
@@ -110,6 +110,16 @@ pub(crate) fn message_record(connection: &Connection, id: MessageId) -> SqlResul
 pub(crate) fn work_record(connection: &Connection, id: WorkId) -> SqlResult<Vec<u8>> {
     let sql = "SELECT record FROM work WHERE id = ?1";
     connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))
+}
+
+/// The columns of a message that has fallen due: whose it is, of what kind, and how often it was tried.
+pub(crate) fn message_header(
+    connection: &Connection,
+    id: MessageId,
+) -> SqlResult<Option<(String, MessageKind, u32)>> {
+    let sql = "SELECT instance, kind, attempt FROM messages WHERE id = ?1";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, kind_of(row.get(1)?), row.get(2)?));
+    connection.prepare_cached(sql)?.query_row([id], read).optional()
 }
 
 /// Reads every waiting message, oldest first; the records stay where they are.

@@ -26,6 +26,17 @@ pub(super) enum Undo {
         instance: InstanceNo,
         id: MessageId,
     },
+    /// A message was enqueued that waits for its time.
+    Delayed {
+        instance: Arc<str>,
+        id: MessageId,
+    },
+    /// One of these was dropped.
+    DroppedDelayed {
+        instance: Arc<str>,
+        id: MessageId,
+        due_ms: u64,
+    },
     /// What was known of an instance's rows was learned or written in this batch.
     Learned {
         instance: InstanceNo,
@@ -116,6 +127,10 @@ impl Engine {
                     held_back.messages.remove(&id);
                 }
             }
+            Undo::Delayed { instance, id } => {
+                self.turns.take_delayed(&instance, id);
+            }
+            Undo::DroppedDelayed { instance, id, due_ms } => self.turns.delay(&instance, id, due_ms),
             Undo::Learned { instance } => self.turns.set_standing(instance, Standing::Unread),
             Undo::TurnGranted(no) => {
                 let Some((_, lease)) = self.turn_leases.end(no) else { return };
@@ -131,8 +146,12 @@ impl Engine {
                 self.turn_leases.grant(no, deadline, lease);
             }
             Undo::TurnAbandoned { no, deadline, instance, messages } => {
+                let name = self.turns.id(instance).cloned();
                 let messages = messages.into_iter().map(|(id, was)| {
                     let body = self.turns.take_message(instance, id).and_then(|message| message.body);
+                    if let Some(name) = &name {
+                        self.turns.take_delayed(name, id);
+                    }
                     let Was { schedule: Schedule { visible_at_ms, attempt }, kind } = was;
                     (id, Message { visible_at_ms, attempt, kind, body })
                 });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use duroxide::providers::TagFilter;
 
 use crate::queue::{
-    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Now, Parked, Schedule, Standing, Turns,
+    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, Schedule, Standing, Turns,
     VISIBLE, Work, WorkEntry, WorkId,
 };
 
@@ -42,7 +42,7 @@ impl Scheduling {
     /// A fetch waits, is matched with the oldest instance, and its lease ends.
     pub fn run_turn(&mut self) -> bool {
         let Some(fetch) = self.park() else { return false };
-        let Some(no) = self.turns.pick(|_pinned| true) else { return false };
+        let Next::Ready(no) = self.turns.next(|_pinned| true) else { return false };
         self.parked.take(fetch);
         let lease: LeaseNo = self.next();
         let messages = self.turns.lease(no, lease);

@@ -6,13 +6,17 @@
 //! [`Changes`] as its net effect: a message inserted and leased in one batch is one INSERT with attempt 1.
 //!
 //! ```text
-//!   turns.rs     messages of each instance → which instance can have a turn
+//!   turns.rs     messages → which instance can have a turn    instance.rs  one of them
+//!   delayed.rs   messages before their time
 //!   work.rs      activities → lanes by session owner and tag        sessions.rs  who owns a session
-//!   leases.rs    tokens and their expiry                            parked.rs    fetches that wait
+//!   leases.rs    tokens and their expiry      parked.rs    fetches that wait      alike.rs    in groups
 //!   changes.rs   net effect on the rows
 //! ```
 
+mod alike;
 mod changes;
+mod delayed;
+mod instance;
 mod leases;
 mod parked;
 mod sessions;
@@ -27,10 +31,12 @@ use std::time::Duration;
 
 use duroxide::providers::WorkItem;
 
+pub(crate) use alike::ParkedAlike;
 pub(crate) use changes::{Change, Changes, Schedule};
+pub(crate) use instance::{InstanceRow, Message, MessageKind, Standing};
 pub(crate) use leases::{LeaseNo, Leases};
 pub(crate) use parked::{FetchNo, Parked};
-pub(crate) use turns::{InstanceNo, InstanceRow, Message, MessageKind, Standing, Turns};
+pub(crate) use turns::{InstanceNo, Next, Turns};
 pub(crate) use work::{Work, WorkEntry};
 
 /// Row ids of the two queues. They grow with arrival, so their order is the order of the queue.

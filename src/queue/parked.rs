@@ -39,6 +39,10 @@ impl<F> Parked<F> {
         Some(fetch)
     }
 
+    pub(crate) fn get(&self, no: FetchNo) -> Option<&F> {
+        self.waiting.get(&no).map(|(_, fetch)| fetch)
+    }
+
     /// The first fetch parked after `no` (or the very first), to walk them in order while some are taken.
     pub(crate) fn next_after(&self, no: Option<FetchNo>) -> Option<(FetchNo, &F)> {
         let mut after = match no {

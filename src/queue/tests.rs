@@ -1,9 +1,11 @@
 //! The scheduling state against a model that scans a flat list: whatever the order of pushes, leases,
 //! releases, removals and clock moves, both name the same next item. The rules that need no model have a file each.
 
+mod alike;
 mod leases;
 mod parked;
 mod sessions;
+mod turn_model;
 mod turns;
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,7 +15,6 @@ use std::time::Duration;
 use duroxide::providers::TagFilter;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use semver::Version;
 
 use super::*;
 
@@ -280,94 +281,6 @@ proptest! {
     }
 
     #[test]
-    fn a_turn_goes_to_the_oldest_ready_instance(
-        steps in vec((0u8..5, 0u8..6, 0u64..100, any::<bool>()), 1..150),
-    ) {
-        let mut turns = Turns::default();
-        let mut model: BTreeMap<u8, ModelInstance> = BTreeMap::new();
-        let mut now_ms = 1_000;
-        let mut held: BTreeMap<u8, BTreeMap<MessageId, Message>> = BTreeMap::new();
-        for (id, (instance, action, ms, flag)) in (1..).zip(steps) {
-            let no = turns.instance(&format!("instance-{instance}"));
-            let pinned = (instance % 2 == 1).then(|| Version::new(u64::from(instance), 0, 0));
-            let entry = model.entry(instance).or_insert_with(|| (pinned.clone(), None, BTreeMap::new()));
-            match action {
-                0 | 1 => {
-                    let visible_at_ms = if flag { now_ms } else { now_ms + ms };
-                    let message = Message { visible_at_ms, attempt: 0, kind: MessageKind::Other, body: None };
-                    turns.push(no, id, message, now(now_ms));
-                    entry.2.insert(id, (visible_at_ms, false));
-                }
-                2 => {
-                    now_ms += ms;
-                    turns.promote(now(now_ms));
-                }
-                3 if entry.1.is_some() => {
-                    // Abandoned: every message it held is back.
-                    entry.1 = None;
-                    turns.release(no);
-                    for (id, message) in held.remove(&instance).unwrap() {
-                        turns.push(no, id, message, now(now_ms));
-                    }
-                    entry.2.values_mut().for_each(|message| message.1 = false);
-                }
-                4 if entry.1.is_some() => {
-                    // Acknowledged: what it held is gone.
-                    entry.1 = None;
-                    held.remove(&instance);
-                    entry.2.retain(|_, message| !message.1);
-                    turns.release(no);
-                }
-                _ => {
-                    while let Some(unread) = turns.next_unread() {
-                        let id = turns.id(unread).unwrap().to_string();
-                        let n: u64 = id.trim_start_matches("instance-").parse().unwrap();
-                        let pinned = (n % 2 == 1).then(|| Version::new(n, 0, 0));
-                        let row = InstanceRow {
-                            key: 1, name: Some(id), version: None, execution: 1, pinned,
-                            has_execution: true, has_kv: false, runnable: true, last_event: None,
-                        };
-                        turns.set_standing(unread, Standing::Present(Arc::new(row)));
-                    }
-                    let accepts = |pinned: Option<&Version>| flag || pinned.is_none_or(|v| v.major == 3);
-                    let oldest = model
-                        .iter()
-                        .filter(|(_, (pinned, lease, _))| lease.is_none() && accepts(pinned.as_ref()))
-                        .filter_map(|(n, (_, _, messages))| {
-                            let head = messages.iter().find(|(_, (at, _))| *at <= now_ms)?;
-                            Some((*head.0, *n))
-                        })
-                        .min();
-                    let picked = turns.pick(accepts);
-                    let name = |no| turns.id(no).unwrap().to_string();
-                    prop_assert_eq!(picked.map(name), oldest.map(|(_, n)| format!("instance-{n}")));
-                    if let (Some(no), Some((_, n))) = (picked, oldest) {
-                        let messages = turns.lease(no, id as LeaseNo);
-                        let entry = model.get_mut(&n).unwrap();
-                        entry.1 = Some(id as LeaseNo);
-                        let mut visible = Vec::new();
-                        for (id, message) in entry.2.iter_mut().filter(|(_, (at, _))| *at <= now_ms) {
-                            message.1 = true;
-                            visible.push(*id);
-                        }
-                        prop_assert_eq!(messages.keys().copied().collect::<Vec<_>>(), visible);
-                        held.insert(n, messages);
-                    }
-                }
-            }
-            let waiting = model.values().flat_map(|(_, _, messages)| messages.values());
-            prop_assert_eq!(turns.len(), waiting.filter(|(_, leased)| !leased).count());
-            let unleased = || model.values().flat_map(|(_, _, messages)| messages.values()).filter(|(_, l)| !l);
-            let due = unleased().map(|(at, _)| *at).filter(|at| *at > now_ms).min();
-            prop_assert_eq!(turns.next_due_ms(), due);
-            let wanting = model.values().any(|(_, lease, messages)| {
-                lease.is_none() && messages.values().any(|(at, _)| *at <= now_ms)
-            });
-            prop_assert_eq!(turns.has_candidates(), wanting);
-        }
-    }
-
-    #[test]
     fn changes_are_the_net_effect_of_what_was_done(steps in vec((0i64..6, 0u8..4), 0..60)) {
         // What the table holds, and what it would hold if every step were a statement of its own.
         let mut table: BTreeMap<i64, Schedule> = (0..3).map(|id| (id, schedule(0))).collect();
@@ -406,9 +319,6 @@ proptest! {
         prop_assert!(changes.is_empty() && changes.is_attempts_only());
     }
 }
-
-/// Pinned version, lease, and messages (visible at, leased).
-type ModelInstance = (Option<Version>, Option<LeaseNo>, BTreeMap<MessageId, (u64, bool)>);
 
 fn schedule(attempt: u32) -> Schedule {
     Schedule { visible_at_ms: 0, attempt }

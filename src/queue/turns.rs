@@ -5,94 +5,34 @@
 //! cannot replay some of them finds the oldest of the others without walking past those.
 //!
 //! Whether an instance has rows is unknown until the engine looked ([`Standing::Unread`]); it looks only when
-//! somebody wants a turn.
+//! somebody wants a turn, and this instance would be next if it is ready ([`Turns::next`]).
+//!
+//! A message that waits for its time makes no instance known: see `delayed.rs`.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use semver::Version;
 
-use super::{Body, LeaseNo, MessageId, Now, VISIBLE};
+use super::delayed::Delayed;
+use super::instance::{Instance, Listed, Message, Standing};
+use super::{LeaseNo, MessageId, Now, VISIBLE};
 
 /// Numbers the instances known in memory. Never reused, so a stale one finds nothing.
 pub(crate) type InstanceNo = u64;
 
-/// What a message means for the question whether its instance can run.
+/// What comes first for somebody who wants a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MessageKind {
-    /// A start or a continue-as-new: enough to run an instance that has no rows yet.
-    Start,
-    /// A queued event: dropped when it comes before the start of its instance.
-    Event,
-    /// Anything else: kept when it comes before the start, because it may merely have overtaken it.
-    Other,
-}
-
-/// One queued message.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) visible_at_ms: u64,
-    pub(crate) attempt: u32,
-    pub(crate) kind: MessageKind,
-    pub(crate) body: Option<Body>,
-}
-
-/// The rows of an instance, as far as scheduling and a fetch need them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct InstanceRow {
-    pub(crate) key: i64,
-    /// `None` for an instance that so far only has history appended by hand.
-    pub(crate) name: Option<String>,
-    pub(crate) version: Option<String>,
-    pub(crate) execution: u64,
-    /// The duroxide version the current execution is pinned to.
-    pub(crate) pinned: Option<Version>,
-    /// Whether the current execution has a row of its own.
-    pub(crate) has_execution: bool,
-    /// Whether there may be key-values.
-    pub(crate) has_kv: bool,
-    /// Whether a turn can run on these rows alone.
-    pub(crate) runnable: bool,
-    /// The last event stored of the current execution; `None` if nobody has looked.
-    pub(crate) last_event: Option<u64>,
-}
-
-impl InstanceRow {
-    /// The last event stored of an execution; 0 if it has none, `None` if nobody has looked.
-    pub(crate) fn last_event_of(&self, execution: u64) -> Option<u64> {
-        self.last_event.filter(|_| execution == self.execution)
-    }
-}
-
-/// What is known of the rows of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Standing {
-    #[default]
-    Unread,
-    Absent,
-    Present(Arc<InstanceRow>),
-}
-
-/// Where an instance is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-enum Listed {
-    #[default]
-    Nowhere,
-    Unread(MessageId),
-    Ready(Option<Version>, MessageId),
-    Orphaned,
-}
-
-#[derive(Debug)]
-struct Instance {
-    id: Arc<str>,
-    standing: Standing,
-    visible: BTreeMap<MessageId, Message>,
-    delayed: BTreeMap<MessageId, Message>,
-    lease: Option<LeaseNo>,
-    listed: Listed,
-    /// In the list of instances kept only for their standing.
-    resting: bool,
+pub(crate) enum Next {
+    /// This instance can have a turn.
+    Ready(InstanceNo),
+    /// The rows of this instance must be looked at first: it is older than any that is ready.
+    Unread(InstanceNo),
+    /// Nothing but queued events waits for this instance, and it never started: they are to be dropped.
+    Orphaned(InstanceNo),
+    Nothing,
 }
 
 /// Instances without messages or lease whose standing is kept anyway, to spare the next look at their rows.
@@ -106,10 +46,15 @@ pub(crate) struct Turns {
     next_no: InstanceNo,
     unread: BTreeSet<(MessageId, InstanceNo)>,
     ready: BTreeMap<Option<Version>, BTreeSet<(MessageId, InstanceNo)>>,
-    orphaned: BTreeSet<InstanceNo>,
-    delayed: BTreeSet<(u64, MessageId, InstanceNo)>,
+    orphaned: BTreeSet<(MessageId, InstanceNo)>,
     resting: VecDeque<InstanceNo>,
+    /// Visible and in no lease.
     messages: usize,
+    delayed: Delayed,
+    hashes: RandomState,
+    /// See [`Turns::take_news`] and [`Turns::take_newly_unread`].
+    news: bool,
+    newly_unread: usize,
 }
 
 impl Turns {
@@ -122,7 +67,8 @@ impl Turns {
         self.next_no += 1;
         let id: Arc<str> = id.into();
         self.by_id.insert(Arc::clone(&id), no);
-        self.instances.insert(no, Instance::new(id));
+        let instance = Instance::new(id);
+        self.instances.insert(no, instance);
         no
     }
 
@@ -149,74 +95,97 @@ impl Turns {
         }
     }
 
-    /// Adds a message that is in no lease.
+    /// Adds a message that is in no lease. One that is due is visible from here on, whatever becomes of the clock.
     pub(crate) fn push(&mut self, no: InstanceNo, id: MessageId, mut message: Message, now: Now) {
         let Some(instance) = self.instances.get_mut(&no) else { return };
-        self.messages += 1;
         if message.visible_at_ms > now.wall_ms {
-            self.delayed.insert((message.visible_at_ms, id, no));
-            instance.delayed.insert(id, message);
+            let hash = self.hashes.hash_one(&*instance.id);
+            self.delayed.insert(hash, id, message.visible_at_ms);
         } else {
             message.visible_at_ms = VISIBLE;
-            instance.visible.insert(id, message);
+            self.messages += usize::from(instance.visible.insert(id, message));
             self.relist(no);
         }
     }
 
-    /// Makes visible what has fallen due.
-    pub(crate) fn promote(&mut self, now: Now) {
-        while let Some(&(due_ms, id, no)) = self.delayed.first() {
-            if due_ms > now.wall_ms {
-                return;
-            }
-            self.delayed.pop_first();
-            let Some(instance) = self.instances.get_mut(&no) else { continue };
-            if let Some(mut message) = instance.delayed.remove(&id) {
-                message.visible_at_ms = VISIBLE;
-                instance.visible.insert(id, message);
-                self.relist(no);
-            }
-        }
+    /// Adds a message that waits for its time, without making its instance known.
+    pub(crate) fn delay(&mut self, instance: &str, id: MessageId, due_ms: u64) {
+        self.delayed.insert(self.hash(instance), id, due_ms);
+    }
+
+    /// As [`delay`](Self::delay), for many at once: the hash of the instance's id, the message, and when it is due.
+    pub(crate) fn delay_all(&mut self, many: &[(u64, MessageId, u64)]) {
+        self.delayed.extend(many);
+    }
+
+    /// What [`delay_all`](Self::delay_all) knows an instance by.
+    pub(crate) fn hash(&self, instance: &str) -> u64 {
+        self.hashes.hash_one(instance)
+    }
+
+    /// Takes the next message that has fallen due, with what its instance is known by. Its row says whose it is;
+    /// the caller pushes it.
+    pub(crate) fn pop_due(&mut self, now: Now) -> Option<(u64, MessageId)> {
+        self.delayed.pop_due(now.wall_ms)
     }
 
     /// When the next delayed message falls due, in milliseconds of wall time.
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
-        self.delayed.first().map(|(due_ms, ..)| *due_ms)
+        self.delayed.next_due_ms()
     }
 
-    /// An instance whose rows must be looked at before anybody can tell whether it is ready.
-    pub(crate) fn next_unread(&self) -> Option<InstanceNo> {
-        self.unread.first().map(|(_, no)| *no)
+    /// The delayed messages of an instance, and now and then one of another: each row says whose it is.
+    pub(crate) fn delayed_of(&self, instance: &str) -> Vec<MessageId> {
+        self.delayed.of(self.hash(instance)).collect()
     }
 
-    /// Removes the messages of an instance that consist of queued events alone although it never started.
-    pub(crate) fn take_orphans(&mut self) -> Option<(InstanceNo, BTreeMap<MessageId, Message>)> {
-        let no = self.orphaned.first().copied()?;
-        let instance = self.instances.get_mut(&no)?;
-        let messages = std::mem::take(&mut instance.visible);
+    /// Takes a message out that waits for its time, giving back when it would have fallen due.
+    pub(crate) fn take_delayed(&mut self, instance: &str, id: MessageId) -> Option<u64> {
+        self.delayed.remove(self.hash(instance), id)
+    }
+
+    /// What comes first for a fetch that accepts these pinned versions.
+    pub(crate) fn next(&self, accepts: impl Fn(Option<&Version>) -> bool) -> Next {
+        let ready = self.ready.iter().filter(|(version, _)| accepts(version.as_ref()));
+        let ready = ready.filter_map(|(_, instances)| instances.first()).min();
+        let heads = [
+            ready.map(|&(head, no)| (head, Next::Ready(no))),
+            self.unread.first().map(|&(head, no)| (head, Next::Unread(no))),
+            // Pinned to nothing, as everything that has not started.
+            self.orphaned.first().filter(|_| accepts(None)).map(|&(head, no)| (head, Next::Orphaned(no))),
+        ];
+        let first = heads.into_iter().flatten().min_by_key(|(head, _)| *head);
+        first.map_or(Next::Nothing, |(_, next)| next)
+    }
+
+    /// Removes the visible messages of an instance.
+    pub(crate) fn take_visible(&mut self, no: InstanceNo) -> BTreeMap<MessageId, Message> {
+        let Some(instance) = self.instances.get_mut(&no) else { return BTreeMap::new() };
+        let messages = std::mem::take(&mut instance.visible).messages;
         self.messages -= messages.len();
         self.relist(no);
-        Some((no, messages))
+        messages
     }
 
     pub(crate) fn has_candidates(&self) -> bool {
         !self.ready.is_empty() || !self.unread.is_empty() || !self.orphaned.is_empty()
     }
 
-    /// The ready instance with the oldest message among those whose pinned version is accepted.
-    pub(crate) fn pick(&self, accepts: impl Fn(Option<&Version>) -> bool) -> Option<InstanceNo> {
-        let heads = self.ready.iter().filter(|(version, _)| accepts(version.as_ref()));
-        heads.filter_map(|(_, instances)| instances.first()).min().map(|(_, no)| *no)
+    /// Whether an instance has become a candidate since this was last asked, or another kind of one.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// How many instances have become candidates whose rows are unknown, since this was last asked.
+    pub(crate) fn take_newly_unread(&mut self) -> usize {
+        std::mem::take(&mut self.newly_unread)
     }
 
     /// Leases an instance with every message that is visible now.
     pub(crate) fn lease(&mut self, no: InstanceNo, lease: LeaseNo) -> BTreeMap<MessageId, Message> {
         let Some(instance) = self.instances.get_mut(&no) else { return BTreeMap::new() };
         instance.lease = Some(lease);
-        let messages = std::mem::take(&mut instance.visible);
-        self.messages -= messages.len();
-        self.relist(no);
-        messages
+        self.take_visible(no)
     }
 
     /// Puts an instance under a lease that has its messages already: one that was ended and stands again.
@@ -227,17 +196,9 @@ impl Turns {
         }
     }
 
-    /// Takes one message out, as if it had never come; `None` if it is not there, or under a lease.
+    /// Takes one visible message out, as if it had never come; `None` if it is not there, or under a lease.
     pub(crate) fn take_message(&mut self, no: InstanceNo, id: MessageId) -> Option<Message> {
-        let instance = self.instances.get_mut(&no)?;
-        let message = match instance.visible.remove(&id) {
-            Some(message) => message,
-            None => {
-                let message = instance.delayed.remove(&id)?;
-                self.delayed.remove(&(message.visible_at_ms, id, no));
-                message
-            }
-        };
+        let message = self.instances.get_mut(&no)?.visible.remove(id)?;
         self.messages -= 1;
         self.relist(no);
         Some(message)
@@ -264,23 +225,31 @@ impl Turns {
         }
     }
 
-    /// Forgets an instance, giving back the messages that waited for it.
+    /// Forgets an instance, giving back the visible messages that waited for it.
     pub(crate) fn remove(&mut self, no: InstanceNo) -> BTreeMap<MessageId, Message> {
         self.unlist(no);
         let Some(instance) = self.instances.remove(&no) else { return BTreeMap::new() };
         self.by_id.remove(&instance.id);
-        for (id, message) in &instance.delayed {
-            self.delayed.remove(&(message.visible_at_ms, *id, no));
-        }
-        let mut messages = instance.visible;
-        messages.extend(instance.delayed);
+        let messages = instance.visible.messages;
         self.messages -= messages.len();
         messages
     }
 
     /// Messages that are in no lease, visible or not.
     pub(crate) fn len(&self) -> usize {
-        self.messages
+        self.messages + self.delayed.len()
+    }
+
+    /// How many instances are known.
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// How many instances have rows that nobody has looked at.
+    #[cfg(test)]
+    pub(crate) fn unread(&self) -> usize {
+        self.instances.values().filter(|instance| instance.standing == Standing::Unread).count()
     }
 
     fn unlist(&mut self, no: InstanceNo) {
@@ -290,8 +259,8 @@ impl Turns {
             Listed::Unread(head) => {
                 self.unread.remove(&(head, no));
             }
-            Listed::Orphaned => {
-                self.orphaned.remove(&no);
+            Listed::Orphaned(head) => {
+                self.orphaned.remove(&(head, no));
             }
             Listed::Ready(version, head) => {
                 if let Some(instances) = self.ready.get_mut(&version) {
@@ -309,14 +278,17 @@ impl Turns {
         let Some(instance) = self.instances.get(&no) else { return };
         let listed = instance.belongs();
         if listed != instance.listed {
+            let was_unread = matches!(instance.listed, Listed::Unread(_));
+            self.news |= listed != Listed::Nowhere;
             self.unlist(no);
             match &listed {
                 Listed::Nowhere => {}
                 Listed::Unread(head) => {
+                    self.newly_unread += usize::from(!was_unread);
                     self.unread.insert((*head, no));
                 }
-                Listed::Orphaned => {
-                    self.orphaned.insert(no);
+                Listed::Orphaned(head) => {
+                    self.orphaned.insert((*head, no));
                 }
                 Listed::Ready(version, head) => {
                     self.ready.entry(version.clone()).or_default().insert((*head, no));
@@ -342,45 +314,6 @@ impl Turns {
             instance.resting = false;
             if instance.is_idle() {
                 self.remove(no);
-            }
-        }
-    }
-}
-
-impl Instance {
-    fn new(id: Arc<str>) -> Self {
-        Self {
-            id,
-            standing: Standing::Unread,
-            visible: BTreeMap::new(),
-            delayed: BTreeMap::new(),
-            lease: None,
-            listed: Listed::Nowhere,
-            resting: false,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.lease.is_none() && self.visible.is_empty() && self.delayed.is_empty()
-    }
-
-    fn belongs(&self) -> Listed {
-        let Some((&head, _)) = self.visible.first_key_value().filter(|_| self.lease.is_none()) else {
-            return Listed::Nowhere;
-        };
-        match &self.standing {
-            Standing::Unread => Listed::Unread(head),
-            Standing::Present(row) if row.runnable => Listed::Ready(row.pinned.clone(), head),
-            Standing::Present(_) | Standing::Absent => {
-                let any = |kind| self.visible.values().any(|message| message.kind == kind);
-                if any(MessageKind::Start) {
-                    Listed::Ready(None, head)
-                } else if any(MessageKind::Other) {
-                    // Racing with its start, which will list it.
-                    Listed::Nowhere
-                } else {
-                    Listed::Orphaned
-                }
             }
         }
     }

@@ -99,7 +99,7 @@ impl Model {
         match op {
             Op::FetchTurn { ranges } => Answer::Turn(self.fetch_turn(ranges)),
             Op::DropTurn => {
-                self.drop_lost_events();
+                self.next_turn(None);
                 Answer::Done
             }
             Op::AbandonTurn { token, delay_s, ignore_attempt } => match self.turn_token(token) {

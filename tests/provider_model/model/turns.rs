@@ -54,31 +54,32 @@ impl Model {
         }
     }
 
-    /// Queued events alone, before anything has started, are lost when somebody looks for a turn.
-    pub(super) fn drop_lost_events(&mut self) {
-        for (id, visible) in self.visible() {
-            let all_events =
-                visible.iter().all(|no| matches!(self.message(*no).item, WorkItem::QueueMessage { .. }));
-            if all_events && !self.instances.contains_key(&id) {
+    /// What somebody who looks for a turn finds. Queued events alone, before anything has started, are lost when
+    /// they would be next.
+    pub(super) fn next_turn(&mut self, ranges: Option<Set>) -> Option<(String, Vec<u64>)> {
+        let mut waiting: Vec<(String, Vec<u64>)> = self.visible().into_iter().collect();
+        waiting.sort_by_key(|(_, visible)| visible[0]);
+        for (id, visible) in waiting {
+            let pin = self.instances.get(&id).map(|kept| kept.pin);
+            if !can_replay(ranges, pin.unwrap_or(None)) {
+                continue;
+            }
+            let items = || visible.iter().map(|no| &self.message(*no).item);
+            let starts = |item: &WorkItem| {
+                matches!(item, WorkItem::StartOrchestration { .. } | WorkItem::ContinueAsNew { .. })
+            };
+            if pin.is_some() || items().any(starts) {
+                return Some((id, visible));
+            }
+            if items().all(|item| matches!(item, WorkItem::QueueMessage { .. })) {
                 self.messages.retain(|waiting| !visible.contains(&waiting.no));
             }
         }
+        None
     }
 
     pub(super) fn fetch_turn(&mut self, ranges: Option<Set>) -> Option<Box<Offered>> {
-        self.drop_lost_events();
-        let starts = |no: &u64| {
-            matches!(
-                self.message(*no).item,
-                WorkItem::StartOrchestration { .. } | WorkItem::ContinueAsNew { .. }
-            )
-        };
-        let mut ready: Vec<(String, Vec<u64>)> = self.visible().into_iter().collect();
-        ready.retain(|(id, visible)| match self.instances.get(id) {
-            Some(kept) => can_replay(ranges, kept.pin),
-            None => can_replay(ranges, None) && visible.iter().any(starts),
-        });
-        let (id, items) = ready.into_iter().min_by_key(|(_, visible)| visible[0])?;
+        let (id, items) = self.next_turn(ranges)?;
         let mut attempt = 0;
         for waiting in self.messages.iter_mut().filter(|waiting| items.contains(&waiting.no)) {
             waiting.attempt += 1;
