@@ -139,6 +139,17 @@ pub(crate) enum KvChange {
     ClearAll,
 }
 
+impl KvChange {
+    /// The text it carries.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            KvChange::Set { key, value, .. } => key.len() + value.len(),
+            KvChange::Clear { key } => key.len(),
+            KvChange::ClearAll => 0,
+        }
+    }
+}
+
 /// Everything one acknowledged turn writes, all or nothing.
 pub(crate) struct TurnAck {
     pub(crate) lease: LeaseNo,
