@@ -56,6 +56,10 @@ pub(crate) enum Op {
         options: PruneOptions,
     },
     QueueDepths,
+    /// An instance with all that comes from it, also what waits to be started.
+    Tree {
+        root: String,
+    },
     /// A read in memory mode, where there is no second connection. It answers through its own closure.
     Read(Box<dyn FnOnce(&Connection) + Send>),
 }
@@ -69,6 +73,7 @@ pub(crate) enum Reply {
     Deleted(DeleteInstanceResult),
     Pruned(PruneResult),
     Depths(QueueDepths),
+    Ids(Vec<String>),
 }
 
 pub(crate) struct FetchTurn {

@@ -265,6 +265,13 @@ impl Turns {
         ids
     }
 
+    /// The messages of an instance that are in no lease, visible or not.
+    pub(crate) fn messages(&self, no: InstanceNo) -> impl Iterator<Item = (MessageId, &Message)> {
+        let instance = self.instances.get(&no);
+        let all = instance.into_iter().flat_map(|instance| instance.visible.iter().chain(&instance.delayed));
+        all.map(|(id, message)| (*id, message))
+    }
+
     /// Messages that are in no lease, visible or not.
     pub(crate) fn len(&self) -> usize {
         self.messages
