@@ -108,7 +108,8 @@ pub enum Error {
     Full,
     /// The engine was closed. Nothing was submitted.
     Closed,
-    /// One value is larger than the engine stores. Nothing was written.
+    /// One value is larger than the engine stores. Nothing was written of it; an acknowledgement stored the failure
+    /// of what produced it instead (see [`record_bytes_max`](crate::Options::record_bytes_max)).
     RecordTooLarge {
         /// What was too large.
         what: String,

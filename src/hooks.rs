@@ -18,7 +18,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 /// # Errors
 /// The record would be too large.
 pub fn encode_events(events: &[Event]) -> Result<Vec<u8>> {
-    Ok(codec::encode_events(events)?)
+    Ok(codec::encode_events(events, usize::MAX)?)
 }
 
 /// Appends the events of a record to `out`.

@@ -124,8 +124,9 @@ impl Options {
         self
     }
 
-    /// The largest single record (one turn's events, or one queued item) that is stored, in bytes.
-    /// Default: 64 MiB. A larger one is refused with [`Error::RecordTooLarge`].
+    /// The largest single value (one event, or one queued item) that is stored, in bytes. Default: 64 MiB. A larger
+    /// one is refused with [`Error::RecordTooLarge`], and ends the activity or the orchestration that produced it,
+    /// which fails with the size and the limit in its error. A turn may be of any size.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self

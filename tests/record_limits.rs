@@ -1,12 +1,13 @@
-//! A record over `record_bytes_max` is refused with its size and the limit, alone; what is only too large
-//! together is stored in parts.
+//! A value over `record_bytes_max` is refused with its size and the limit, alone, and ends what produced it; what is
+//! only too large together is stored in parts.
 
 #![cfg(feature = "duroxide")]
 
 mod engine_support;
 
+use duroxide::providers::ProviderAdmin as _;
 use duroxide::providers::{Provider, TagFilter, WorkItem};
-use duroxide::{Event, EventKind};
+use duroxide::{AppErrorKind, ErrorDetails, Event, EventKind, PoisonMessageType};
 use engine_support::polled::Polled;
 use engine_support::{
     HOUR, LOCK, Place, Turn, activity, begin, bounded, completed, depths, enqueue, enqueue_work, fetch,
@@ -68,12 +69,17 @@ async fn an_item_over_the_limit_is_refused_alone() {
     assert_eq!(depths(&forebay).await, (1, 1), "nothing but the neighbours");
 }
 
+/// The worker is told, and the orchestration gets a failure in place of the result: there is nothing to try again.
 #[tokio::test]
-async fn an_activity_whose_result_is_too_large_stays_with_its_worker() {
+async fn an_activity_whose_result_is_too_large_has_failed() {
     let place = Place::new();
     let forebay = place.open(Options::default().record_bytes_max(LIMIT));
-    begin(&forebay, "order", Turn::first("order")).await;
-    enqueue_work(&forebay, activity("order", 2)).await;
+    let mut turn = Turn::first("order");
+    let (name, input) = ("Charge".into(), String::new());
+    let kind = EventKind::ActivityScheduled { name, input, session_id: None, tag: None };
+    turn.history.push(engine_support::event("order", 1, 2, kind));
+    turn.work.push(activity("order", 2));
+    begin(&forebay, "order", turn).await;
     let work = fetch_work(&forebay).await.expect("it is there");
     let too_large = WorkItem::ActivityCompleted {
         instance: "order".into(),
@@ -81,20 +87,68 @@ async fn an_activity_whose_result_is_too_large_stays_with_its_worker() {
         id: 2,
         result: large(LIMIT),
     };
-    assert_too_large(bounded(forebay.ack_work_item(&work.token, Some(too_large))).await, "instance order");
-    bounded(forebay.ack_work_item(&work.token, Some(completed("order", 2))))
-        .await
-        .expect("the token is still good");
+    let what = "the result of activity Charge (2) of instance order";
+    assert_too_large(bounded(forebay.ack_work_item(&work.token, Some(too_large))).await, what);
+    let again = bounded(forebay.ack_work_item(&work.token, Some(completed("order", 2)))).await;
+    assert!(again.expect_err("it is done with").message.contains("Invalid lock token"));
+
+    let turn = fetch(&forebay).await.expect("the failure is there");
+    let [WorkItem::ActivityFailed { instance, execution_id: 1, id: 2, details }] = &turn.item.messages[..]
+    else {
+        panic!("{:?}", turn.item.messages)
+    };
+    assert_eq!(instance, "order");
+    let ErrorDetails::Application { kind: AppErrorKind::ActivityFailed, message, retryable: false } = details
+    else {
+        panic!("{details:?}")
+    };
+    assert!(message.contains(what) && message.contains("the limit is 4096"), "{message}");
+    assert_eq!(depths(&forebay).await, (0, 0));
 }
 
-/// A turn with one event, one item or one message over the limit leaves no trace, and can be handed in anew.
+/// An error that is too large keeps its kind and its beginning: duroxide's own, of a poisoned item, holds the item.
 #[tokio::test]
-async fn a_turn_with_something_too_large_is_refused_whole() {
+async fn an_error_that_is_too_large_keeps_its_kind() {
     let place = Place::new();
     let forebay = place.open(Options::default().record_bytes_max(LIMIT));
     begin(&forebay, "order", Turn::first("order")).await;
-    enqueue(&forebay, raised("order", "bell")).await;
-    let turn = fetch(&forebay).await.expect("it is there");
+    enqueue_work(&forebay, activity("order", 2)).await;
+    let work = fetch_work(&forebay).await.expect("it is there");
+    let message_type = PoisonMessageType::Activity {
+        instance: "order".into(),
+        execution_id: 1,
+        activity_name: "Charge".into(),
+        activity_id: 2,
+    };
+    let (attempt_count, max_attempts) = (11, 10);
+    let message = format!("\u{e9}{}", large(LIMIT));
+    let details = ErrorDetails::Poison {
+        attempt_count,
+        max_attempts,
+        message_type: message_type.clone(),
+        message: message.clone(),
+    };
+    let failed = WorkItem::ActivityFailed { instance: "order".into(), execution_id: 1, id: 2, details };
+    let what = "the error of activity 2 of instance order";
+    assert_too_large(bounded(forebay.ack_work_item(&work.token, Some(failed))).await, what);
+
+    let turn = fetch(&forebay).await.expect("the failure is there");
+    let [WorkItem::ActivityFailed { details, .. }] = &turn.item.messages[..] else {
+        panic!("{:?}", turn.item.messages)
+    };
+    let ErrorDetails::Poison { attempt_count: 11, max_attempts: 10, message_type: kept, message: said } =
+        details
+    else {
+        panic!("{details:?}")
+    };
+    assert!(*kept == message_type && said.contains(what) && said.contains(&message[..1024]), "{said}");
+    assert!(said.len() < 2048);
+}
+
+/// A turn with one event, one item, one message or an output over the limit ends its instance, and leaves nothing
+/// else behind.
+#[tokio::test]
+async fn a_turn_with_something_too_large_has_failed() {
     let whole = || {
         let mut ack = Turn::of(1, vec![heard("order", 2, "small")]);
         ack.work.push(activity("order", 3));
@@ -102,20 +156,56 @@ async fn a_turn_with_something_too_large_is_refused_whole() {
         ack
     };
     let mut event = whole();
-    event.history.push(heard("order", 3, &large(LIMIT)));
-    assert_too_large(bounded(event.ack(&forebay, &turn.token)).await, "event 3 of instance order");
+    event.history.push(heard("order", 3, &large(2 * LIMIT)));
+    event.history.push(heard("order", 4, "after it"));
     let mut work = whole();
     work.work.push(activity_with("order", 4, LIMIT));
-    assert_too_large(bounded(work.ack(&forebay, &turn.token)).await, "instance order");
     let mut message = whole();
     message.messages.push(raised_with("other", LIMIT));
-    assert_too_large(bounded(message.ack(&forebay, &turn.token)).await, "instance other");
+    let mut output = whole();
+    output.metadata.status = Some("Completed".into());
+    output.metadata.output = Some(large(2 * LIMIT));
+    let turns = [
+        (event, "event 3 of instance order"),
+        (work, "instance order"),
+        (message, "instance other"),
+        (output, "the output of execution 1"),
+    ];
+    for (ack, what) in turns {
+        let place = Place::new();
+        let forebay = place.open(Options::default().record_bytes_max(LIMIT));
+        begin(&forebay, "order", Turn::first("order")).await;
+        enqueue(&forebay, raised("order", "bell")).await;
+        let turn = fetch(&forebay).await.expect("it is there");
+        assert_too_large(bounded(ack.ack(&forebay, &turn.token)).await, what);
 
+        assert_eq!(depths(&forebay).await, (0, 0), "{what}");
+        let history = bounded(forebay.read("order")).await.expect("it is read");
+        let [_, second, third] = &history[..] else { panic!("{history:?}") };
+        assert_eq!(second.kind, heard("order", 2, "small").kind);
+        let EventKind::OrchestrationFailed { details } = &third.kind else { panic!("{third:?}") };
+        assert!(details.display_message().contains(what), "{details:?}");
+        let info = bounded(forebay.get_instance_info("order")).await.expect("it is there");
+        assert_eq!((info.status.as_str(), info.output), ("Failed", Some(details.display_message())));
+        let again = bounded(whole().ack(&forebay, &turn.token)).await.expect_err("the turn is over");
+        assert!(again.message.contains("Invalid lock token"), "{again}");
+    }
+}
+
+/// Without an event nobody can tell whose turn it is: it is refused, and stays with its worker.
+#[tokio::test]
+async fn a_turn_without_events_is_refused_whole() {
+    let place = Place::new();
+    let forebay = place.open(Options::default().record_bytes_max(LIMIT));
+    begin(&forebay, "order", Turn::first("order")).await;
+    enqueue(&forebay, raised("order", "bell")).await;
+    let turn = fetch(&forebay).await.expect("it is there");
+    let mut ack = Turn::of(1, vec![]);
+    ack.work.push(activity("order", 3));
+    ack.messages.push(raised_with("other", LIMIT));
+    assert_too_large(bounded(ack.ack(&forebay, &turn.token)).await, "instance other");
     assert_eq!(depths(&forebay).await, (0, 0));
-    assert_eq!(bounded(forebay.read("order")).await.expect("it is read").len(), 1);
-    bounded(whole().ack(&forebay, &turn.token)).await.expect("the token is still good");
-    assert_eq!(depths(&forebay).await, (1, 1));
-    assert_eq!(bounded(forebay.read("order")).await.expect("it is read").len(), 2);
+    bounded(Turn::of(1, vec![]).ack(&forebay, &turn.token)).await.expect("the token is still good");
 }
 
 /// Each event fits, all of them together are 200 times too large.
@@ -147,6 +237,31 @@ async fn a_turn_that_is_only_too_large_together_is_stored() {
     forebay.close().expect("it closes");
     let reopened = place.open(options());
     assert_eq!(bounded(reopened.read("order")).await.expect("it is read"), written);
+}
+
+/// The codec has a ceiling of its own, which no record may pass and every turn may. Read back, it is whole.
+#[tokio::test]
+async fn a_turn_over_the_codecs_ceiling_is_stored() {
+    const MIB: usize = 1 << 20;
+    let place = Place::new();
+    let options = || Options::default().buffer_ops_max(16);
+    let forebay = place.open(options());
+    let text = large(MIB);
+    let turn = Turn::first("order");
+    let mut ack = Turn::of(1, (2..=261).map(|id| heard("order", id, &text)).collect());
+    ack.messages.push(raised("order", "again"));
+    begin(&forebay, "order", turn).await;
+    enqueue(&forebay, raised("order", "bell")).await;
+    let turn = fetch(&forebay).await.expect("it is there");
+    bounded(ack.ack(&forebay, &turn.token)).await.expect("no turn is too large");
+    forebay.close().expect("it closes");
+    let reopened = place.open(options());
+    let turn = fetch(&reopened).await.expect("there was another message");
+    assert_eq!((turn.item.history.len(), turn.item.history_error), (261, None));
+    let is_whole =
+        |event: &Event| matches!(&event.kind, EventKind::ExternalEvent { data, .. } if *data == text);
+    assert!(turn.item.history[1..].iter().all(is_whole));
+    reopened.close().expect("it closes");
 }
 
 /// Memory has room for so many items only. What it has none for is read back from its row, or, where it is handed

@@ -14,8 +14,9 @@ use super::{HEADER_BYTES, TooLarge};
 /// A value that cannot become a record. Nothing was written.
 #[derive(Debug)]
 pub(crate) enum EncodeError {
-    /// Decoding the record would take more memory than a record may, so it is not written either.
-    TooLarge { bytes_max: usize },
+    /// The record would be larger than it may be, or decoding it would take more memory than it may, so it is not
+    /// written either. As far as it was encoded it has so many bytes; the first `fits` values of it fit.
+    TooLarge { fits: usize, bytes: usize, bytes_max: usize },
     /// A list is longer than the codec stores.
     Body(bincode::error::EncodeError),
 }
@@ -40,8 +41,8 @@ pub(crate) enum DecodeError {
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge { bytes_max } => {
-                write!(f, "too large for a record: it may take {bytes_max} bytes when decoded")
+            Self::TooLarge { bytes, bytes_max, .. } => {
+                write!(f, "too large for a record: {bytes} bytes and more, decoded it may take {bytes_max}")
             }
             Self::Body(_) => write!(f, "the value cannot be encoded"),
         }
@@ -104,12 +105,6 @@ impl From<bincode::error::EncodeError> for EncodeError {
 impl From<bincode::error::DecodeError> for DecodeError {
     fn from(source: bincode::error::DecodeError) -> Self {
         Self::Body(source)
-    }
-}
-
-impl From<TooLarge> for EncodeError {
-    fn from(TooLarge { bytes_max }: TooLarge) -> Self {
-        Self::TooLarge { bytes_max }
     }
 }
 

@@ -14,7 +14,8 @@
 //! - Decoding never panics, whatever the bytes. It takes no more memory than [`RECORD_BYTES_MAX`], the
 //!   record included, beside what `out` reserves to grow and a fixed scratch list (see `carried`).
 //! - Whatever is written can be read: both ways add up the same bill, so the refusal comes first, while
-//!   the value is still in the hands of its owner.
+//!   the value is still in the hands of its owner. Only a single value is ever refused: a run says how many of
+//!   its events fit, and the rest goes into the next record.
 //! - The bytes are frozen by `tests/golden/records.txt`. bincode is finished and unmaintained; nothing
 //!   outside this folder names it, and a replacement has to give the same bytes.
 //!
@@ -57,9 +58,10 @@ const FORMAT_VERSION: u8 = 1;
 /// Format version and checksum.
 const HEADER_BYTES: usize = 1 + size_of::<u32>();
 
-/// The most memory that one decoded record takes, its own bytes included. Far above any sane turn, far
-/// below what ends a process.
-pub(crate) const RECORD_BYTES_MAX: usize = 256 << 20;
+/// The most memory that one decoded record takes, its own bytes included: the 256 MiB that an option may allow a
+/// record, and what the values in it take beside their bytes. Far above any sane value, far below what ends a
+/// process.
+pub(crate) const RECORD_BYTES_MAX: usize = (256 << 20) + (1 << 20);
 
 /// What one decoded event or work item is charged, beside its strings. A constant of the format, not
 /// `size_of`, so that a record that was accepted stays readable when upstream's types grow a little.
@@ -78,9 +80,10 @@ const ENCODED_BYTES_TYPICAL: usize = 64;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<RECORD_BYTES_MAX>> =
     config::standard().with_limit::<RECORD_BYTES_MAX>();
 
-/// Encodes one run of events, in order, as one record.
-pub(crate) fn encode_events(events: &[Event]) -> Result<Vec<u8>, EncodeError> {
-    encode_events_within(events, RECORD_BYTES_MAX)
+/// Encodes one run of events, in order, as one record of at most `record_max` bytes. An error tells how many of
+/// the events fit, so that a long run can be cut where it has to be: it stops at the first that does not.
+pub(crate) fn encode_events(events: &[Event], record_max: usize) -> Result<Vec<u8>, EncodeError> {
+    encode_events_within(events, record_max, RECORD_BYTES_MAX)
 }
 
 /// Decodes one run of events and appends it to `out`. After an error `out` holds what it held before.
@@ -116,16 +119,27 @@ pub(crate) fn is_intact(record: &[u8]) -> bool {
 
 // The four again, with the limit as an argument: so that a test need not fill 256 MiB to reach it.
 
-fn encode_events_within(events: &[Event], bytes_max: usize) -> Result<Vec<u8>, EncodeError> {
+fn encode_events_within(
+    events: &[Event],
+    record_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<u8>, EncodeError> {
     let run = RunHeader::of(events);
     let mut bill = Bill::new(bytes_max);
-    bill.charge(events.len(), VALUE_BYTES + run.origin.string_bytes())?;
     let mut record = unsealed(events.len());
     encode_into_std_write(&run, &mut record, CONFIG)?;
-    for event in events {
+    for (fits, event) in events.iter().enumerate() {
         let event = EventRecord::of(event, &run);
-        bill.charge(event.carried(), CARRIED_BYTES)?;
         encode_into_std_write(&event, &mut record, CONFIG)?;
+        if record.len() > record_max {
+            return Err(EncodeError::TooLarge { fits, bytes: record.len(), bytes_max: record_max });
+        }
+        // One at a time, and together with the bytes so far: a long run is not encoded to its end in vain.
+        let charged = bill.charge(1, VALUE_BYTES + run.origin.string_bytes());
+        let charged = charged.and_then(|()| bill.charge(event.carried(), CARRIED_BYTES));
+        if charged.is_err() || bill.left < record.len() {
+            return Err(EncodeError::TooLarge { fits, bytes: record.len(), bytes_max });
+        }
     }
     seal(record, bill)
 }
@@ -157,11 +171,13 @@ fn append_events(record: &[u8], out: &mut Vec<Event>, bytes_max: usize) -> Resul
 
 fn encode_work_item_within(item: &WorkItem, bytes_max: usize) -> Result<Vec<u8>, EncodeError> {
     let item = WorkItemRecord::of(item);
-    let mut bill = Bill::new(bytes_max);
-    bill.charge(1, VALUE_BYTES)?;
-    bill.charge(item.carried(), CARRIED_BYTES)?;
     let mut record = unsealed(1);
     encode_into_std_write(&item, &mut record, CONFIG)?;
+    let mut bill = Bill::new(bytes_max);
+    let charged = bill.charge(1, VALUE_BYTES).and_then(|()| bill.charge(item.carried(), CARRIED_BYTES));
+    if charged.is_err() || bill.left < record.len() {
+        return Err(EncodeError::TooLarge { fits: 0, bytes: record.len(), bytes_max });
+    }
     seal(record, bill)
 }
 
@@ -184,7 +200,9 @@ fn unsealed(values: usize) -> Vec<u8> {
 
 /// Completes the header of a record whose body is complete.
 fn seal(mut record: Vec<u8>, mut bill: Bill) -> Result<Vec<u8>, EncodeError> {
-    bill.charge(record.len(), 1)?;
+    if bill.charge(record.len(), 1).is_err() {
+        return Err(EncodeError::TooLarge { fits: 0, bytes: record.len(), bytes_max: bill.bytes_max });
+    }
     let (header, body) = record.split_at_mut(HEADER_BYTES);
     header[0] = FORMAT_VERSION;
     header[1..].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());

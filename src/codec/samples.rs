@@ -23,7 +23,7 @@ pub(super) enum Sample {
 impl Sample {
     pub(super) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
         match self {
-            Self::Run(events) => encode_events(events),
+            Self::Run(events) => encode_events(events, usize::MAX),
             Self::Item(item) => encode_work_item(item),
         }
     }

@@ -100,8 +100,8 @@ fn golden_bytes_hold() {
 #[test]
 fn a_turn_shares_what_its_events_have_in_common() {
     let seven = samples::seven_events();
-    let one = encode_events(&seven[..1]).unwrap().len();
-    let two = encode_events(&[seven[0].clone(), seven[0].clone()]).unwrap().len();
+    let one = encode_events(&seven[..1], usize::MAX).unwrap().len();
+    let two = encode_events(&[seven[0].clone(), seven[0].clone()], usize::MAX).unwrap().len();
     // Id, absent source, absent origin, clock, kind, and the string behind its length.
     assert_eq!(two - one, 5 + 1 + r#"{"ok":true}"#.len());
 }
@@ -109,7 +109,7 @@ fn a_turn_shares_what_its_events_have_in_common() {
 #[test]
 fn decoding_appends_and_an_error_leaves_the_rest_alone() {
     let run = samples::seven_events();
-    let record = encode_events(&run).unwrap();
+    let record = encode_events(&run, usize::MAX).unwrap();
     let mut out = run[..2].to_vec();
     decode_events(&record, &mut out).unwrap();
     assert_eq!(out, [&run[..2], &run[..]].concat());
@@ -179,7 +179,7 @@ fn what_can_be_written_under_a_limit_can_be_read_under_it() {
         let record = sample.encode().unwrap();
         let fits = |bytes_max| match &sample {
             Sample::Run(run) => (
-                encode_events_within(run, bytes_max).is_ok(),
+                encode_events_within(run, usize::MAX, bytes_max).is_ok(),
                 decode_events_within(&record, &mut Vec::new(), bytes_max).is_ok(),
             ),
             Sample::Item(item) => (
@@ -190,6 +190,37 @@ fn what_can_be_written_under_a_limit_can_be_read_under_it() {
         let bill = record.len() + memory(&sample);
         assert_eq!(fits(bill), (true, true), "{name}");
         assert!((0..bill).all(|bytes_max| fits(bytes_max) == (false, false)), "{name}");
+    }
+}
+
+/// Cut where it has to be and nowhere else, each piece is a record of its own; only a single value is refused.
+#[test]
+fn a_run_tells_how_much_of_it_fits() {
+    let run = samples::seven_events();
+    let whole = encode_events(&run, usize::MAX).unwrap().len();
+    let largest = run.iter().map(|one| encode_events(std::slice::from_ref(one), usize::MAX).unwrap().len());
+    let largest = largest.max().unwrap();
+    for record_max in 0..=whole {
+        for bytes_max in [usize::MAX, 2_000] {
+            let (mut rest, mut read) = (&run[..], Vec::new());
+            while !rest.is_empty() {
+                let part = match encode_events_within(rest, record_max, bytes_max) {
+                    Ok(_) => rest.len(),
+                    Err(EncodeError::TooLarge { fits: 0, bytes, bytes_max }) => {
+                        assert!(record_max < largest && bytes > record_max && bytes_max == record_max);
+                        break;
+                    }
+                    Err(EncodeError::TooLarge { fits, .. }) => fits,
+                    Err(other) => panic!("{other}"),
+                };
+                let (head, tail) = rest.split_at(part);
+                let record = encode_events_within(head, record_max, bytes_max).unwrap();
+                assert!(record.len() <= record_max);
+                decode_events_within(&record, &mut read, bytes_max).unwrap();
+                rest = tail;
+            }
+            assert!(record_max < largest || read == run, "{record_max}, {bytes_max}");
+        }
     }
 }
 
@@ -272,10 +303,10 @@ fn errors_say_what_was_found() {
     );
     let run = samples::seven_events();
     assert_eq!(
-        encode_events_within(&run, 1_000).unwrap_err().to_string(),
-        "too large for a record: it may take 1000 bytes when decoded"
+        encode_events_within(&run, usize::MAX, 1_000).unwrap_err().to_string(),
+        "too large for a record: 133 bytes and more, decoded it may take 1000"
     );
-    let record = encode_events_within(&run, 1 << 20).unwrap();
+    let record = encode_events_within(&run, usize::MAX, 1 << 20).unwrap();
     assert_eq!(
         decode_events_within(&record, &mut Vec::new(), 1_000).unwrap_err().to_string(),
         "too large for a record: it may take 1000 bytes when decoded"
@@ -311,7 +342,7 @@ proptest! {
         here in any::<(String, u64)>(),
         there in any::<(String, u64)>(),
     ) {
-        let mut record = encode_events(&run).unwrap();
+        let mut record = encode_events(&run, usize::MAX).unwrap();
         prop_assert!(is_intact(&record));
         tie(&mut record, &here.0, here.1);
         prop_assert!(!is_intact(&record));
@@ -326,7 +357,7 @@ proptest! {
 
     #[test]
     fn any_run_comes_back(run in strategies::run()) {
-        let record = encode_events(&run).unwrap();
+        let record = encode_events(&run, usize::MAX).unwrap();
         prop_assert_eq!(decode_run(&record).unwrap(), run);
     }
 
@@ -338,7 +369,7 @@ proptest! {
 
     #[test]
     fn any_damaged_bit_is_refused(run in strategies::run(), bit in any::<prop::sample::Index>()) {
-        let mut record = encode_events(&run).unwrap();
+        let mut record = encode_events(&run, usize::MAX).unwrap();
         let bit = bit.index(record.len() * 8);
         record[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(decode_run(&record).is_err());
@@ -359,7 +390,7 @@ proptest! {
         item in strategies::item(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let run = encode_events(&run).unwrap();
+        let run = encode_events(&run, usize::MAX).unwrap();
         let item = encode_work_item(&item).unwrap();
         for record in [run, item] {
             let mut body = record[HEADER_BYTES..].to_vec();

@@ -4,18 +4,86 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use duroxide::providers::{DeleteInstanceResult, InstanceFilter, PruneOptions, PruneResult};
+use duroxide::EventKind;
+use duroxide::providers::{DeleteInstanceResult, InstanceFilter, PruneOptions, PruneResult, WorkItem};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, SqlResult, time};
 use super::undo::Undo;
-use super::{Engine, HistoryChange, RUNNING, Stop, reads};
+use super::{Engine, HistoryChange, RUNNING, Stop, queued, reads};
+use crate::codec;
 use crate::error::Error;
+use crate::queue::{MessageId, MessageKind};
 
 /// How many instances a bulk operation takes when its filter names no limit.
 const BULK_LIMIT_DEFAULT: u32 = 1000;
 
+/// How many instances a bulk operation looks at in one go.
+const PAGE: u32 = 256;
+
+/// An instance and all its descendants, the root first.
+pub(super) struct Tree {
+    pub(super) all: Vec<String>,
+    /// Those of them that have not begun: their start waits in the queue.
+    waiting: Vec<String>,
+}
+
 impl Engine {
+    /// The tree that a deletion takes. Children are named by their own rows, and before they have any by their
+    /// parent's history: what a deleted parent had begun must not come to life afterwards as a child that nobody
+    /// can delete.
+    pub(super) fn tree(&self, root: &str) -> Result<Tree, Stop> {
+        let mut all = reads::tree(self.connection.connection(), root)?;
+        let mut waiting = Vec::new();
+        for id in &all {
+            waiting.extend(self.waiting_children(id)?);
+        }
+        all.extend(waiting.iter().cloned());
+        Ok(Tree { all, waiting })
+    }
+
+    fn waiting_children(&self, parent: &str) -> Result<Vec<String>, Stop> {
+        let connection = self.connection.connection();
+        let Some(row) = rows::instance(connection, parent)? else { return Ok(Vec::new()) };
+        let (mut waiting, mut events) = (Vec::new(), Vec::new());
+        for execution in reads::list_executions(connection, parent)? {
+            for run in rows::history(connection, row.key, parent, execution)? {
+                events.clear();
+                // What does not decode names nobody; it has to be possible to delete it all the same.
+                let _ = codec::decode_events(&run.record, &mut events);
+                for event in &events {
+                    let EventKind::SubOrchestrationScheduled { instance, .. } = &event.kind else { continue };
+                    let child = duroxide::build_child_instance_id(parent, instance);
+                    if !waiting.contains(&child) && self.waits_for_its_start(&child, parent)? {
+                        waiting.push(child);
+                    }
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Whether an instance has yet to be started, and by this parent: the first start makes it what it is.
+    fn waits_for_its_start(&self, id: &str, parent: &str) -> Result<bool, Stop> {
+        let Some(no) = self.turns.find(id) else { return Ok(false) };
+        let leased = self.turns.lease_of(no).and_then(|lease| self.turn_leases.get(lease));
+        let leased = leased.into_iter().flat_map(|lease| &lease.messages).map(|(id, message)| (*id, message));
+        let starts = self.turns.messages(no).chain(leased);
+        let starts = starts.filter(|(_, message)| message.kind == MessageKind::Start);
+        let Some(first) = starts.map(|(message, _)| message).min() else { return Ok(false) };
+        let named = rows::instance(self.connection.connection(), id)?.is_some_and(|row| row.name.is_some());
+        Ok(!named && self.is_started_by(first, parent)?)
+    }
+
+    fn is_started_by(&self, message: MessageId, parent: &str) -> SqlResult<bool> {
+        let record = match self.message_changes.inserted(message) {
+            Some(staged) => staged.record.clone(),
+            None => queued::message_record(self.connection.connection(), message)?,
+        };
+        Ok(matches!(codec::decode_work_item(&record),
+            Ok(WorkItem::StartOrchestration { parent_instance: Some(by), .. }) if by == parent))
+    }
+
     pub(super) fn delete(&mut self, ids: &[String], force: bool) -> Result<DeleteInstanceResult, Stop> {
         let connection = self.connection.connection();
         let doomed: HashSet<&str> = ids.iter().map(String::as_str).collect();
@@ -24,7 +92,16 @@ impl Engine {
                 let text = format!("instance {id} is still running: cancel it first, or delete with force");
                 return Err(self.refused_about(ids, text));
             }
-            let children = reads::list_children(connection, id)?;
+            let waiting = self.waiting_children(id)?;
+            if let Some(child) = waiting.iter().find(|child| !force && doomed.contains(child.as_str())) {
+                let text = format!(
+                    "instance {child} is still running (it waits to be started by {id}): let it end first, \
+                     or delete with force"
+                );
+                return Err(self.refused_about(&[id.clone(), child.clone()], text));
+            }
+            let mut children = reads::list_children(connection, id)?;
+            children.extend(waiting);
             if let Some(child) = children.iter().find(|child| !doomed.contains(child.as_str())) {
                 let text = format!(
                     "instance {id} has the child {child}, which is not to be deleted: \
@@ -85,11 +162,16 @@ impl Engine {
     /// does not count against the limit: it would keep its place, and deletion in portions would get no further.
     pub(super) fn delete_bulk(&mut self, filter: &InstanceFilter) -> Result<DeleteInstanceResult, Stop> {
         let mut result = DeleteInstanceResult::default();
-        for root in self.matching(filter, Select::FinishedTrees)? {
-            for id in reads::tree(self.connection.connection(), &root)? {
-                self.delete_one(&id, &mut result)?;
+        self.each_matching(filter, Select::FinishedTrees, |engine, root| {
+            let tree = engine.tree(root)?;
+            if !tree.waiting.is_empty() {
+                return Ok(false);
             }
-        }
+            for id in tree.all {
+                engine.delete_one(&id, &mut result)?;
+            }
+            Ok(true)
+        })?;
         Ok(result)
     }
 
@@ -113,36 +195,58 @@ impl Engine {
         Ok(result)
     }
 
+    /// Prunes the instances that match. One that has nothing to prune is processed and counted as such, but does not
+    /// count against the limit, as in [`Engine::delete_bulk`].
     pub(super) fn prune_bulk(
         &mut self,
         filter: &InstanceFilter,
         options: &PruneOptions,
     ) -> Result<PruneResult, Stop> {
         let mut total = PruneResult::default();
-        for id in self.matching(filter, Select::All)? {
-            let one = self.prune(&id, options)?;
+        self.each_matching(filter, Select::All, |engine, id| {
+            let one = engine.prune(id, options)?;
             total.instances_processed += one.instances_processed;
             total.executions_deleted += one.executions_deleted;
             total.events_deleted = total.events_deleted.saturating_add(one.events_deleted);
-        }
+            Ok(one.executions_deleted > 0)
+        })?;
         Ok(total)
     }
 
-    fn matching(&self, filter: &InstanceFilter, select: Select) -> SqlResult<Vec<String>> {
-        let connection = self.connection.connection();
-        let limit = filter.limit.unwrap_or(BULK_LIMIT_DEFAULT);
-        let Some(ids) = &filter.instance_ids else {
-            return select.run(connection, None, filter.completed_before, limit);
-        };
-        let mut found = Vec::new();
-        let mut seen = HashSet::new();
-        for id in ids.iter().filter(|id| seen.insert(id.as_str())) {
-            if found.len() >= limit as usize {
-                break;
+    /// Offers the instances that match, until it took as many as the filter allows.
+    fn each_matching(
+        &mut self,
+        filter: &InstanceFilter,
+        select: Select,
+        mut take: impl FnMut(&mut Self, &str) -> Result<bool, Stop>,
+    ) -> Result<(), Stop> {
+        let mut left = filter.limit.unwrap_or(BULK_LIMIT_DEFAULT);
+        let before = filter.completed_before;
+        if let Some(ids) = &filter.instance_ids {
+            let mut seen = HashSet::new();
+            for id in ids.iter().filter(|id| seen.insert(id.as_str())) {
+                if left == 0 {
+                    break;
+                }
+                let found = select.run(self.connection.connection(), Some(id), before, i64::MIN)?;
+                if !found.is_empty() && take(self, id)? {
+                    left -= 1;
+                }
             }
-            found.extend(select.run(connection, Some(id), filter.completed_before, 1)?);
+            return Ok(());
         }
-        Ok(found)
+        let mut after = i64::MIN;
+        while left > 0 {
+            let page = select.run(self.connection.connection(), None, before, after)?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (_, id) in &page {
+                if left > 0 && take(self, id)? {
+                    left -= 1;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -160,8 +264,8 @@ impl Select {
         connection: &Connection,
         id: Option<&str>,
         completed_before: Option<u64>,
-        limit: u32,
-    ) -> SqlResult<Vec<String>> {
+        after: i64,
+    ) -> SqlResult<Vec<(i64, String)>> {
         let finished_trees = "AND i.parent IS NULL AND e.status IN ('Completed', 'Failed', 'ContinuedAsNew')
             AND NOT EXISTS (
                 WITH RECURSIVE tree (id) AS (
@@ -172,15 +276,16 @@ impl Select {
                     ON current.instance = member.key AND current.execution = member.execution
                 WHERE current.status = 'Running')";
         let sql = format!(
-            "SELECT i.id FROM instances i
+            "SELECT i.key, i.id FROM instances i
              LEFT JOIN executions e ON e.instance = i.key AND e.execution = i.execution
              WHERE i.name IS NOT NULL {} {}
-               AND (?2 IS NULL OR e.completed_at_ms < ?2) ORDER BY i.key LIMIT ?3",
+               AND (?2 IS NULL OR e.completed_at_ms < ?2) AND i.key > ?3 ORDER BY i.key LIMIT {PAGE}",
             if id.is_some() { "AND i.id = ?1" } else { "AND ?1 IS NULL" },
             if matches!(self, Select::FinishedTrees) { finished_trees } else { "" },
         );
         let mut statement = connection.prepare_cached(&sql)?;
-        let rows = statement.query_map(params![id, completed_before.map(time), limit], |row| row.get(0))?;
+        let values = params![id, completed_before.map(time), after];
+        let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
         rows.collect()
     }
 }

@@ -64,6 +64,10 @@ pub(crate) enum Op {
         options: PruneOptions,
     },
     QueueDepths,
+    /// An instance with all that comes from it, also what waits to be started.
+    Tree {
+        root: String,
+    },
     /// A read in memory mode, where there is no second connection. It answers through its own closure.
     Read(Box<dyn FnOnce(&Connection) + Send>),
 }
@@ -77,6 +81,7 @@ pub(crate) enum Reply {
     Deleted(DeleteInstanceResult),
     Pruned(PruneResult),
     Depths(QueueDepths),
+    Ids(Vec<String>),
 }
 
 pub(crate) struct FetchTurn {
@@ -145,6 +150,17 @@ pub(crate) enum KvChange {
     Set { key: String, value: String, at_ms: u64 },
     Clear { key: String },
     ClearAll,
+}
+
+impl KvChange {
+    /// The text it carries.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            KvChange::Set { key, value, .. } => key.len() + value.len(),
+            KvChange::Clear { key } => key.len(),
+            KvChange::ClearAll => 0,
+        }
+    }
 }
 
 /// Everything one acknowledged turn writes, all or nothing.

@@ -85,6 +85,7 @@ pub(crate) struct ExecutionChange<'a> {
     pub(crate) instance: i64,
     pub(crate) execution: u64,
     pub(crate) status: Option<&'a str>,
+    /// Stored with a status only: an execution of which nothing is said has none.
     pub(crate) output: Option<&'a str>,
     pub(crate) pinned: Option<&'a Version>,
     pub(crate) now_ms: u64,
@@ -109,7 +110,7 @@ pub(crate) fn insert_execution(connection: &Connection, change: &ExecutionChange
         change.instance,
         change.execution.cast_signed(),
         change.status.unwrap_or(RUNNING),
-        change.output,
+        change.output.filter(|_| change.status.is_some()),
         change.pinned.map(Version::to_string),
         time(change.now_ms),
         change.completed_at(),

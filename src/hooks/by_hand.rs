@@ -13,7 +13,7 @@ use crate::database::{Held, Opening};
 use crate::engine::{Engine, FetchTurn, FetchWork, NewMessage, Op, Reply, Submitted, TurnAck, Visible};
 use crate::error::Error;
 use crate::options::Options;
-use crate::provider::Encoder;
+use crate::provider::{self, Encoder};
 use crate::sqlite::Location;
 use crate::writer::{ClosureStore, Operation};
 
@@ -76,8 +76,10 @@ pub fn message(item: WorkItem) -> Result<Encoded, Error> {
 /// # Errors
 /// An item does not belong where it is.
 pub fn turn(history: Vec<Event>, work: Vec<WorkItem>, metadata: ExecutionMetadata) -> Result<Turn, Error> {
-    let ack = encoder().turn(0, 1, history, work, Vec::new(), metadata, Vec::new())?;
-    Ok(Turn(Box::new(ack)))
+    let (messages, cancelled) = (Vec::new(), Vec::new());
+    let mut turn = provider::Turn { execution: 1, history, work, messages, metadata, cancelled };
+    let records = encoder().turn(&mut turn)?;
+    Ok(Turn(Box::new(turn.ack(0, records)?)))
 }
 
 /// Encodes the end of an activity.
@@ -85,7 +87,8 @@ pub fn turn(history: Vec<Event>, work: Vec<WorkItem>, metadata: ExecutionMetadat
 /// # Errors
 /// It is none.
 pub fn completion(item: WorkItem) -> Result<Completion, Error> {
-    Ok(Completion(encoder().completion(item)?))
+    let record = encoder().completion(&item)?;
+    Ok(Completion(provider::produced(item, record)?))
 }
 
 /// No lease runs out here.

@@ -116,10 +116,14 @@ impl ProviderAdmin for Forebay {
         })
     }
 
+    // Through the writer: which starts still wait is known there. `list_children` shows the instances there are.
     async fn get_instance_tree(&self, instance_id: &str) -> Result<InstanceTree, ProviderError> {
-        let id = instance_id.to_owned();
+        let root = instance_id.to_owned();
         named!("get_instance_tree", {
-            let all_ids = self.read(move |connection| reads::tree(connection, &id)).await?;
+            let all_ids = match self.submit(Op::Tree { root }, 0).await? {
+                Reply::Ids(ids) => ids,
+                _ => Vec::new(),
+            };
             Ok(InstanceTree { root_id: instance_id.to_owned(), all_ids })
         })
     }

@@ -11,7 +11,7 @@ use duroxide::providers::{
 };
 use duroxide::{Event, EventKind, SystemStats};
 
-use super::encode::{self, Encoder};
+use super::encode::{self, Encoder, Turn};
 use super::{Forebay, decode, provider_error};
 use crate::engine::returns::FetchGuard;
 use crate::engine::{
@@ -156,17 +156,19 @@ impl Provider for Forebay {
         cancelled_activities: Vec<ScheduledActivityIdentifier>,
     ) -> Result<(), ProviderError> {
         named!("ack_orchestration_item", {
-            let ack = self.encoder().turn(
-                self.lease(lock_token)?,
-                execution_id,
-                history_delta,
-                worker_items,
-                orchestrator_items,
+            let lease = self.lease(lock_token)?;
+            let turn = Turn {
+                execution: execution_id,
+                history: history_delta,
+                work: worker_items,
+                messages: orchestrator_items,
                 metadata,
-                cancelled_activities,
-            )?;
+                cancelled: cancelled_activities,
+            };
+            let (ack, refusal) = self.turn(lease, turn).await?;
             let bytes = encode::turn_bytes(&ack);
-            self.done(Op::AckTurn(Box::new(ack)), bytes).await
+            self.done(Op::AckTurn(Box::new(ack)), bytes).await?;
+            refusal.map_or(Ok(()), Err)
         })
     }
 
@@ -201,7 +203,8 @@ impl Provider for Forebay {
         new_events: Vec<Event>,
     ) -> Result<(), ProviderError> {
         named!("append_with_execution", {
-            let runs = self.encoder().history(new_events)?;
+            let mut events = new_events;
+            let runs = self.encoder().history(&mut events)?;
             let bytes = runs.iter().map(|run| run.record.len()).sum();
             let op = Op::AppendHistory { instance: instance.into(), execution: execution_id, runs };
             self.done(op, bytes).await
@@ -243,9 +246,16 @@ impl Provider for Forebay {
     async fn ack_work_item(&self, token: &str, completion: Option<WorkItem>) -> Result<(), ProviderError> {
         named!("ack_work_item", {
             let lease = self.lease(token)?;
-            let completion = completion.map(|item| self.encoder().completion(item)).transpose()?;
+            let (completion, refusal) = match completion {
+                Some(item) => {
+                    let (message, refusal) = self.completion(item).await?;
+                    (Some(message), refusal)
+                }
+                None => (None, None),
+            };
             let bytes = completion.as_ref().map_or(0, |message| message.record.len());
-            self.done(Op::AckWork { lease, completion }, bytes).await
+            self.done(Op::AckWork { lease, completion }, bytes).await?;
+            refusal.map_or(Ok(()), Err)
         })
     }
 

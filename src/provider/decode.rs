@@ -165,7 +165,7 @@ mod tests {
     fn run(ids: std::ops::RangeInclusive<u64>) -> Arc<Run> {
         let event = |id| Event::with_event_id(id, "a", 1, None, EventKind::KeyValuesCleared);
         let events: Vec<Event> = ids.clone().map(event).collect();
-        let record = codec::encode_events(&events).expect("it is small");
+        let record = codec::encode_events(&events, usize::MAX).expect("it is small");
         Arc::new(Run { first_event: *ids.start(), last_event: *ids.end(), record })
     }
 

@@ -6,6 +6,7 @@ mod admin;
 mod contract;
 mod decode;
 mod encode;
+mod too_large;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 
 use duroxide::providers::ProviderError;
 #[cfg(feature = "test-hooks")]
-pub(crate) use encode::Encoder;
+pub(crate) use encode::{Encoder, Turn, produced};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 

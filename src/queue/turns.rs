@@ -235,6 +235,13 @@ impl Turns {
         messages
     }
 
+    /// The visible messages of an instance that are in no lease.
+    pub(crate) fn messages(&self, no: InstanceNo) -> impl Iterator<Item = (MessageId, &Message)> {
+        let instance = self.instances.get(&no);
+        let all = instance.into_iter().flat_map(|instance| &instance.visible.messages);
+        all.map(|(id, message)| (*id, message))
+    }
+
     /// Messages that are in no lease, visible or not.
     pub(crate) fn len(&self) -> usize {
         self.messages + self.delayed.len()

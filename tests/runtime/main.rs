@@ -32,3 +32,4 @@ mod sessions_stay_with_one_owner;
 mod tags_route_to_their_workers;
 mod timers_fire_when_due;
 mod versions_stay_pinned;
+mod what_is_too_large_fails_once;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use duroxide::providers::Provider;
-use forebay::Forebay;
+use forebay::{Forebay, Options};
 use tempfile::TempDir;
 
 pub(crate) mod host;
@@ -14,7 +14,12 @@ pub(crate) mod probe;
 pub(crate) enum Place {
     File(TempDir),
     Memory,
+    /// In memory, with a limit that a test can exceed.
+    SmallRecords,
 }
+
+/// The limit of [`Place::SmallRecords`].
+pub(crate) const SMALL_RECORD: usize = 16 << 10;
 
 impl Place {
     pub(crate) fn file() -> Place {
@@ -28,9 +33,16 @@ impl Place {
     pub(crate) async fn open(&self) -> Engine {
         let file = match self {
             Place::File(directory) => Some(directory.path().join("app.db")),
-            Place::Memory => None,
+            Place::Memory | Place::SmallRecords => None,
         };
-        let open = move || file.map_or_else(Forebay::in_memory, Forebay::open);
+        let mut options = Options::default();
+        if matches!(self, Place::SmallRecords) {
+            options = options.record_bytes_max(SMALL_RECORD);
+        }
+        let open = move || match file {
+            Some(file) => options.open(file),
+            None => options.in_memory(),
+        };
         Engine(tokio::task::spawn_blocking(open).await.unwrap().unwrap())
     }
 }

@@ -118,8 +118,14 @@ impl Model {
 
     pub(super) fn prune_bulk(&mut self, which: Which, keep: Keep) -> Gone {
         let mut total = Gone::default();
-        for id in self.candidates(which).iter().take(which.limit()) {
-            if let Answer::Gone(gone) = self.prune(id, keep) {
+        // Who has nothing to prune takes no place under the limit.
+        let mut left = which.limit();
+        for id in self.candidates(which) {
+            if left == 0 {
+                break;
+            }
+            if let Answer::Gone(gone) = self.prune(&id, keep) {
+                left -= usize::from(gone.executions > 0);
                 total += gone;
             }
         }
