@@ -10,7 +10,7 @@ use super::rows::{self, SqlResult};
 use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, WorkId};
+use crate::queue::{FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Schedule, Wants, WorkId};
 
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
@@ -28,8 +28,11 @@ impl Engine {
             return;
         }
         let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
-        let FetchWork { lock_timeout, session, tags, .. } = fetch;
-        self.parked_work.park(fetch.no, deadline, WorkFetch { lock_timeout, session, tags, responder });
+        let FetchWork { no, lock_timeout, session, tags, .. } = fetch;
+        let (owner, session_timeout) = session.unzip();
+        let session_timeout = session_timeout.unwrap_or_default();
+        let parked = WorkFetch { lock_timeout, session_timeout, responder };
+        self.parked_work.park(no, deadline, Wants { owner, tags }, parked);
     }
 
     pub(super) fn match_turns(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
@@ -181,30 +184,25 @@ impl Engine {
     }
 
     pub(super) fn match_work(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
-        let mut walked = None;
-        while self.work.has_ready()
-            && let Some((no, fetch)) = self.parked_work.next_after(walked)
+        let gone = |fetch: &WorkFetch| fetch.responder.is_abandoned();
+        while let Some((wants, fetch, id)) =
+            self.parked_work.next_match(&mut self.work, self.now.monotonic, gone)
         {
-            walked = Some(no);
-            if fetch.responder.is_abandoned() {
-                self.parked_work.take(no);
-                continue;
-            }
-            let owner = fetch.session.as_ref().map(|(owner, _)| owner);
-            if let Some(id) = self.work.pick(owner, &fetch.tags) {
-                self.grant_work(no, id, out)?;
-            }
+            self.grant_work(&wants, fetch, id, out)?;
         }
         Ok(())
     }
 
-    fn grant_work(&mut self, fetch: FetchNo, id: WorkId, out: &mut Replies<Reply>) -> Result<(), Error> {
-        let Some(fetch) = self.parked_work.take(fetch) else { return Ok(()) };
+    fn grant_work(
+        &mut self,
+        wants: &Wants,
+        fetch: WorkFetch,
+        id: WorkId,
+        out: &mut Replies<Reply>,
+    ) -> Result<(), Error> {
         let lease = self.new_lease();
-        let session = fetch
-            .session
-            .as_ref()
-            .map(|(owner, lock_timeout)| (owner, self.now.monotonic.saturating_add(*lock_timeout)));
+        let session_until = self.now.monotonic.saturating_add(fetch.session_timeout);
+        let session = wants.owner.as_ref().map(|owner| (owner, session_until));
         let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
         let body = match body {
             Some(body) => GrantBody::Item(body.into_item()),

@@ -12,11 +12,19 @@ use parking_lot::Mutex;
 
 use super::op::Run;
 
-/// How many bytes of records are kept; the instance that came first goes first.
+/// How many bytes are kept, records and what holds them; the instance that came first goes first.
 const BYTES_MAX: usize = 32 << 20;
 
-/// What one entry takes beyond its records, roughly.
-const ENTRY_BYTES: usize = 256;
+/// What an allocation takes beside what it holds, roughly: allocators keep a header and round up.
+const ALLOCATION_BYTES: usize = 16;
+
+/// What an entry takes without its id and its runs. The two maps that lead to it are between half full and full.
+const ENTRY_BYTES: usize =
+    2 * (size_of::<(Arc<str>, Entry)>() + size_of::<(u64, Arc<str>)>()) + 2 * ALLOCATION_BYTES;
+
+/// What a run takes without its record: a slot in the entry, not counted here, points to the two counts of an
+/// `Arc` and the run, which points to the record.
+const RUN_BYTES: usize = ALLOCATION_BYTES + 2 * size_of::<usize>() + size_of::<Run>() + ALLOCATION_BYTES;
 
 /// A change that takes effect when its batch is committed.
 pub(crate) enum HistoryChange {
@@ -89,12 +97,19 @@ impl Histories {
     }
 }
 
+/// What these runs take, without the slots that point to them.
+fn held_bytes(runs: &[Arc<Run>]) -> usize {
+    runs.iter().map(|run| RUN_BYTES + run.record.capacity()).sum()
+}
+
 impl Inner {
     fn add(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>, complete: bool) {
         match self.entries.get_mut(&instance) {
             Some(entry) if entry.execution == execution => {
-                let bytes: usize = runs.iter().map(|run| run.record.len()).sum();
+                let slots = entry.runs.capacity();
+                let added = held_bytes(&runs);
                 entry.runs.extend(runs);
+                let bytes = added + (entry.runs.capacity() - slots) * size_of::<Arc<Run>>();
                 // The runtime appends; a gap in the ids may be filled later all the same.
                 if !entry.runs.is_sorted_by_key(|run| run.first_event) {
                     entry.runs.sort_by_key(|run| run.first_event);
@@ -112,7 +127,8 @@ impl Inner {
 
     fn put(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>) {
         self.remove(&instance);
-        let bytes = ENTRY_BYTES + runs.iter().map(|run| run.record.len()).sum::<usize>();
+        let slots = runs.capacity() * size_of::<Arc<Run>>();
+        let bytes = ENTRY_BYTES + 2 * size_of::<usize>() + instance.len() + slots + held_bytes(&runs);
         let place = self.next_place;
         self.next_place += 1;
         self.bytes += bytes;

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use duroxide::providers::{DispatcherCapabilityFilter, TagFilter};
+use duroxide::providers::DispatcherCapabilityFilter;
 use parking_lot::Mutex;
 
 pub(crate) use apply::invalid_token;
@@ -49,7 +49,8 @@ use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::queue::{
-    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, Turns, Work, WorkId,
+    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, Turns, Work,
+    WorkFetches, WorkId,
 };
 use crate::sqlite::{self, Sync, WriteConnection};
 
@@ -92,8 +93,8 @@ struct TurnFetch {
 
 struct WorkFetch {
     lock_timeout: Duration,
-    session: Option<(Arc<str>, Duration)>,
-    tags: TagFilter,
+    /// How long a session that comes with the grant is claimed for.
+    session_timeout: Duration,
     responder: Responder<Reply>,
 }
 
@@ -125,7 +126,7 @@ pub(crate) struct Engine {
     parked_turns: Parked<TurnFetch>,
     work: Work,
     work_leases: Leases<WorkId>,
-    parked_work: Parked<WorkFetch>,
+    parked_work: WorkFetches<WorkFetch>,
     /// Grants were rolled back: what they held is matched again without waiting for a reason.
     rematch: bool,
     /// Since when fetches are held for grants on their way.
@@ -167,7 +168,7 @@ impl Engine {
             parked_turns: Parked::default(),
             work: Work::default(),
             work_leases: Leases::default(),
-            parked_work: Parked::default(),
+            parked_work: WorkFetches::default(),
             rematch: false,
             held_since: None,
             message_changes: Changes::default(),

@@ -7,12 +7,15 @@
 //!
 //! ```text
 //!   turns.rs     messages of each instance → which instance can have a turn
-//!   work.rs      activities → lanes by session owner and tag        sessions.rs  who owns a session
-//!   leases.rs    tokens and their expiry                            parked.rs    fetches that wait
-//!   changes.rs   net effect on the rows
+//!   work.rs      activities: which are ready, leased, delayed       sessions.rs  who owns a session
+//!   lanes.rs     the ready ones by session owner and tag            parked.rs    fetches that wait
+//!   leases.rs    tokens and their expiry                            work_fetches.rs  which of them may take what
+//!   changes.rs   net effect on the rows                             bodies.rs    items kept beside their rows
 //! ```
 
+mod bodies;
 mod changes;
+mod lanes;
 mod leases;
 mod parked;
 mod sessions;
@@ -20,18 +23,17 @@ mod sessions;
 mod tests;
 mod turns;
 mod work;
+mod work_fetches;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use duroxide::providers::WorkItem;
-
+pub(crate) use bodies::{Body, BodyBudget};
 pub(crate) use changes::{Change, Changes, Schedule};
 pub(crate) use leases::{LeaseNo, Leases};
 pub(crate) use parked::{FetchNo, Parked};
 pub(crate) use turns::{InstanceNo, InstanceRow, Message, MessageKind, Standing, Turns};
 pub(crate) use work::{Work, WorkEntry};
+pub(crate) use work_fetches::{Wants, WorkFetches};
 
 /// Row ids of the two queues. They grow with arrival, so their order is the order of the queue.
 pub(crate) type MessageId = i64;
@@ -49,49 +51,4 @@ pub(crate) struct Now {
     pub(crate) monotonic: Duration,
     /// For timers and delayed visibility.
     pub(crate) wall_ms: u64,
-}
-
-/// A decoded item kept beside its row, so that the common delivery neither reads nor decodes.
-#[derive(Debug)]
-pub(crate) struct Body {
-    item: Box<WorkItem>,
-    bytes: usize,
-    budget: Arc<AtomicUsize>,
-}
-
-/// How many bytes of [`Body`] may be held in memory; what does not fit is read back from its row.
-#[derive(Debug)]
-pub(crate) struct BodyBudget {
-    used: Arc<AtomicUsize>,
-    bytes_max: usize,
-}
-
-impl BodyBudget {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { used: Arc::default(), bytes_max }
-    }
-
-    /// Keeps the item if there is room for its `bytes`.
-    pub(crate) fn keep(&self, item: Box<WorkItem>, bytes: usize) -> Option<Body> {
-        if self.used.load(Ordering::Relaxed) + bytes > self.bytes_max {
-            return None;
-        }
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        Some(Body { item, bytes, budget: Arc::clone(&self.used) })
-    }
-}
-
-impl Body {
-    /// Takes the item out, giving its bytes back to the budget.
-    pub(crate) fn into_item(mut self) -> Box<WorkItem> {
-        // A cheap stand-in: `Drop` forbids moving out.
-        let stand_in = WorkItem::CancelInstance { instance: String::new(), reason: String::new() };
-        std::mem::replace(&mut self.item, Box::new(stand_in))
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.budget.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
