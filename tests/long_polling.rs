@@ -159,13 +159,51 @@ async fn by_a_session_lock_that_runs_out() {
     // The activity is done, the session is still claimed.
     bounded(forebay.ack_work_item(&owned.token, None)).await.expect("it is acknowledged");
     let other = session("other", LOCK);
-    let (mut outside, mut waiting) =
-        (park_work(&forebay, &TagFilter::Any), park_in_session(&forebay, &other));
+    let mut waiting = park_in_session(&forebay, &other);
     clock.advance(LOCK - MILLISECOND);
     still_waits(&forebay, &mut waiting).await;
     clock.advance(MILLISECOND);
     assert_eq!(id_of(&woken(&mut waiting).item), 3);
-    still_waits(&forebay, &mut outside).await;
+}
+
+/// A worker that does not do what it was given gives up the session that came with it.
+#[tokio::test]
+async fn by_an_abandon_that_gives_up_the_session() {
+    let (forebay, _clock) = on_manual_clock();
+    enqueue_work(&forebay, routed("order", 2, Some("cart"), None)).await;
+    let other = session("other", LOCK);
+    for (ignore_attempt, attempt) in [(true, 1), (false, 2)] {
+        let full = fetch_work_as(&forebay, "full").await.expect("it is there");
+        let mut waiting = park_in_session(&forebay, &other);
+        still_waits(&forebay, &mut waiting).await;
+        bounded(forebay.abandon_work_item(&full.token, None, ignore_attempt)).await.expect("abandoned");
+        let granted = woken(&mut waiting);
+        assert_eq!((id_of(&granted.item), granted.attempt), (2, attempt));
+        bounded(forebay.abandon_work_item(&granted.token, None, true)).await.expect("abandoned");
+    }
+}
+
+/// One that has been at work on the session keeps it.
+#[tokio::test]
+async fn not_by_an_abandon_of_a_session_that_has_been_worked_on() {
+    let (forebay, clock) = on_manual_clock();
+    for (id, cart) in [(2, "renewed"), (3, "renewed"), (4, "acknowledged"), (5, "acknowledged")] {
+        enqueue_work(&forebay, routed("order", id, Some(cart), None)).await;
+    }
+    let mut tokens = Vec::new();
+    for _ in 0..4 {
+        tokens.push(fetch_work_as(&forebay, "owner").await.expect("it is there").token);
+    }
+    bounded(forebay.renew_work_item_lock(&tokens[0], LOCK)).await.expect("renewed");
+    bounded(forebay.ack_work_item(&tokens[2], None)).await.expect("it is acknowledged");
+    let other = session("other", LOCK);
+    let mut waiting = park_in_session(&forebay, &other);
+    for token in [&tokens[0], &tokens[1], &tokens[3]] {
+        bounded(forebay.abandon_work_item(token, None, true)).await.expect("abandoned");
+        still_waits(&forebay, &mut waiting).await;
+    }
+    clock.advance(LOCK);
+    assert_eq!(id_of(&woken(&mut waiting).item), 2, "until the session's lock runs out");
 }
 
 fn supporting(min: Version, max: Version) -> DispatcherCapabilityFilter {
@@ -277,6 +315,47 @@ async fn a_poll_timeout_is_answered_with_nothing() {
     // Gone from the line: what comes now is for the next one.
     enqueue(&forebay, start("order")).await;
     assert_eq!(fetch(&forebay).await.map(|turn| turn.attempt), Some(1));
+}
+
+/// A worker that has as many sessions as it may asks without one, and its next fetch may be with one: it is
+/// told so as soon as a provider that is polled would.
+#[tokio::test]
+async fn a_fetch_without_a_session_does_not_wait_beside_a_sessions_work() {
+    let (forebay, clock) = on_manual_clock();
+    let poll = Duration::from_millis(100);
+    let (any, gpu) = (TagFilter::Any, TagFilter::tags(["gpu"]));
+    let told_nothing = |waiting: &mut Waiting<'_, WorkItem>| {
+        waiting.wait_for_wake(1);
+        assert!(matches!(waiting.poll(), Some(Ok(None))));
+    };
+    // Which is there already; of a session that nobody owns, or somebody.
+    enqueue_work(&forebay, routed("order", 2, Some("cart"), None)).await;
+    enqueue_work(&forebay, routed("order", 3, Some("cart"), None)).await;
+    let mut tagged = park_work(&forebay, &gpu);
+    for _ in 0..2 {
+        let mut outside = park_work(&forebay, &any);
+        still_waits(&forebay, &mut outside).await;
+        clock.advance(poll - MILLISECOND);
+        still_waits(&forebay, &mut outside).await;
+        clock.advance(MILLISECOND);
+        told_nothing(&mut outside);
+        fetch_work_as(&forebay, "owner").await.expect("it is there");
+    }
+    // Which arrives; or comes back later.
+    let mut outside = park_work(&forebay, &any);
+    clock.advance(Duration::from_secs(1));
+    still_waits(&forebay, &mut outside).await;
+    enqueue_work(&forebay, routed("order", 4, Some("cart"), None)).await;
+    clock.advance(poll);
+    told_nothing(&mut outside);
+    let owned = fetch_work_as(&forebay, "owner").await.expect("it is there");
+    bounded(forebay.abandon_work_item(&owned.token, Some(poll), true)).await.expect("abandoned");
+    let mut outside = park_work(&forebay, &any);
+    clock.advance(poll);
+    still_waits(&forebay, &mut outside).await;
+    clock.advance(poll);
+    told_nothing(&mut outside);
+    still_waits(&forebay, &mut tagged).await;
 }
 
 /// Work and the end of the wait in the same instant: the work wins.

@@ -95,7 +95,7 @@ impl Engine {
             return;
         }
         let no = self.turns.instance(&instance);
-        let body = self.bodies.keep(item, record.len());
+        let body = self.bodies.keep(item);
         if let Some(id_shared) = self.turns.id(no) {
             let row = MessageRow { instance: Arc::clone(id_shared), kind, record };
             self.message_changes.insert(id, row, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
@@ -118,7 +118,7 @@ impl Engine {
         let id = self.next_work;
         self.next_work += 1;
         let schedule = Schedule { visible_at_ms: VISIBLE, attempt: 0 };
-        let body = self.bodies.keep(item, record.len());
+        let body = self.bodies.keep(item);
         let instance: Arc<str> = instance.into();
         let (session, tag): (Option<Arc<str>>, Option<Arc<str>>) =
             (session.map(Arc::from), tag.map(Arc::from));
@@ -206,7 +206,7 @@ impl Engine {
 
     /// Makes an activity whose lease has ended available again, as it was but for what is asked.
     pub(super) fn release_work(&mut self, id: WorkId, visible_at_ms: Option<u64>, ignore_attempt: bool) {
-        let Some(schedule) = self.work.release(id, visible_at_ms, ignore_attempt, self.now) else { return };
+        let Some(schedule) = self.work.give_back(id, visible_at_ms, ignore_attempt, self.now) else { return };
         match (visible_at_ms, ignore_attempt) {
             (Some(_), _) => self.work_changes.reschedule(id, schedule),
             (None, true) => self.work_changes.set_attempt(id, schedule),

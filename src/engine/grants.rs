@@ -15,8 +15,9 @@ use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
 use crate::queue::{
-    Body, FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Next, Schedule, WorkId,
+    FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Next, Schedule, Wants, WorkId,
 };
+
 /// How many instances one batch looks at for turns that fetches may not have in the end; the next one goes on at
 /// once.
 const LOOKS_MAX: usize = 256;
@@ -65,8 +66,11 @@ impl Engine {
             return;
         }
         let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
-        let FetchWork { lock_timeout, session, tags, .. } = fetch;
-        self.parked_work.park(fetch.no, deadline, WorkFetch { lock_timeout, session, tags, responder });
+        let FetchWork { no, lock_timeout, session, tags, .. } = fetch;
+        let (owner, session_timeout) = session.unzip();
+        let session_timeout = session_timeout.unwrap_or_default();
+        let parked = WorkFetch { no, deadline, lock_timeout, session_timeout, responder };
+        self.parked_work.park(no, deadline, Wants { owner, tags }, parked);
     }
 
     pub(super) fn match_turns(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
@@ -286,54 +290,43 @@ impl Engine {
     }
 
     pub(super) fn match_work(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
-        let mut walked = None;
-        while self.work.has_ready()
-            && let Some((no, fetch)) = self.parked_work.next_after(walked)
+        let gone = |fetch: &WorkFetch| fetch.responder.is_abandoned();
+        while let Some((wants, fetch, id)) =
+            self.parked_work.next_match(&mut self.work, self.now.monotonic, gone)
         {
-            let before = walked.replace(no);
-            if fetch.responder.is_abandoned() {
-                self.parked_work.take(no);
-                continue;
-            }
-            let owner = fetch.session.as_ref().map(|(owner, _)| owner);
-            if let Some(id) = self.work.pick(owner, &fetch.tags)
-                && !self.grant_work(no, id, out)?
-            {
-                walked = before;
-            }
+            self.grant_work(wants, fetch, id, out)?;
         }
         Ok(())
     }
 
-    /// False if it turned out that the activity cannot be read, and the fetch still waits.
-    fn grant_work(&mut self, fetch: FetchNo, id: WorkId, out: &mut Replies<Reply>) -> Result<bool, Error> {
-        let row = match self.work.get(id).is_some_and(|entry| entry.body.is_none()).then(|| self.work_row(id))
-        {
-            None => None,
-            Some(Ok(row)) => Some(row),
-            Some(Err(error)) => {
-                let Some(error) = self.hold_back_work(id, error)? else { return Ok(false) };
-                if let Some(fetch) = self.parked_work.take(fetch) {
-                    out.push_standing(fetch.responder, Err(error));
+    fn grant_work(
+        &mut self,
+        wants: Wants,
+        fetch: WorkFetch,
+        id: WorkId,
+        out: &mut Replies<Reply>,
+    ) -> Result<(), Error> {
+        let is_in_memory = self.work.get(id).is_some_and(|entry| entry.body.is_some());
+        let row = match (!is_in_memory).then(|| self.work_row(id)).transpose() {
+            Ok(row) => row,
+            Err(error) => {
+                match self.hold_back_work(id, error)? {
+                    Some(error) => out.push_standing(fetch.responder, Err(error)),
+                    // It cannot be read; there may be something else for this fetch.
+                    None => self.parked_work.park(fetch.no, fetch.deadline, wants, fetch),
                 }
-                return Ok(true);
+                return Ok(());
             }
         };
-        let Some(fetch) = self.parked_work.take(fetch) else { return Ok(true) };
         let lease = self.new_lease();
-        let session = fetch
-            .session
-            .as_ref()
-            .map(|(owner, lock_timeout)| (owner, self.now.monotonic.saturating_add(*lock_timeout)));
-        let leased = self.work.lease(id, lease, session, self.now);
-        let Some((schedule, body)) = leased.map(|(schedule, body)| (schedule, body.map(Body::into_item)))
-        else {
-            return Ok(true);
-        };
+        let session_until = self.now.monotonic.saturating_add(fetch.session_timeout);
+        let session = wants.owner.as_ref().map(|owner| (owner, session_until));
+        let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
         let body = match (body, row) {
-            (Some(item), _) => GrantBody::Item(item),
+            (Some(body), _) => GrantBody::Item(body.into_item()),
             (None, Some(row)) => GrantBody::Row { id, row },
-            (None, None) => return Ok(true),
+            // One of both was there.
+            (None, None) => return Ok(()),
         };
         self.work_changes.set_attempt(id, schedule);
         self.undo.push(Undo::WorkGranted { no: lease, id });
@@ -341,7 +334,7 @@ impl Engine {
         let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.returns));
         let grant = WorkGrant { body, attempt: schedule.attempt, guard };
         out.push(fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
-        Ok(true)
+        Ok(())
     }
 
     fn work_row(&self, id: WorkId) -> SqlResult<WorkRow> {

@@ -12,11 +12,19 @@ use parking_lot::Mutex;
 
 use super::op::Run;
 
-/// How many bytes of records are kept; the instance that came first goes first.
+/// How many bytes are kept, records and what holds them; the instance that came first goes first.
 const BYTES_MAX: usize = 32 << 20;
 
-/// What one entry takes beyond its records, roughly.
-const ENTRY_BYTES: usize = 256;
+/// What an allocation takes beside what it holds, roughly: allocators keep a header and round up.
+const ALLOCATION_BYTES: usize = 16;
+
+/// What an entry takes without its id and its runs. The two maps that lead to it are between half full and full.
+const ENTRY_BYTES: usize =
+    2 * (size_of::<(Arc<str>, Entry)>() + size_of::<(u64, Arc<str>)>()) + 2 * ALLOCATION_BYTES;
+
+/// What a run takes without its record: a slot in the entry, not counted here, points to the two counts of an
+/// `Arc` and the run, which points to the record.
+const RUN_BYTES: usize = ALLOCATION_BYTES + 2 * size_of::<usize>() + size_of::<Run>() + ALLOCATION_BYTES;
 
 /// A change that takes effect when its batch is committed.
 pub(crate) enum HistoryChange {
@@ -89,16 +97,24 @@ impl Histories {
     }
 }
 
+/// What these runs take, without the slots that point to them.
+fn held_bytes(runs: &[Arc<Run>]) -> usize {
+    runs.iter().map(|run| RUN_BYTES + run.record.capacity()).sum()
+}
+
 impl Inner {
     fn add(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>, complete: bool) {
         match self.entries.get_mut(&instance) {
             Some(entry) if entry.execution == execution => {
-                let bytes: usize = runs.iter().map(|run| run.record.len()).sum();
+                let (slots, added) = (entry.runs.capacity(), held_bytes(&runs));
+                // The runtime appends; a gap in the ids may be filled later all the same. What is there is in order.
+                let last = entry.runs.last().map(|run| run.first_event);
+                let in_order = last.into_iter().chain(runs.iter().map(|run| run.first_event)).is_sorted();
                 entry.runs.extend(runs);
-                // The runtime appends; a gap in the ids may be filled later all the same.
-                if !entry.runs.is_sorted_by_key(|run| run.first_event) {
+                if !in_order {
                     entry.runs.sort_by_key(|run| run.first_event);
                 }
+                let bytes = added + (entry.runs.capacity() - slots) * size_of::<Arc<Run>>();
                 entry.bytes += bytes;
                 self.bytes += bytes;
             }
@@ -112,7 +128,8 @@ impl Inner {
 
     fn put(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>) {
         self.remove(&instance);
-        let bytes = ENTRY_BYTES + runs.iter().map(|run| run.record.len()).sum::<usize>();
+        let slots = runs.capacity() * size_of::<Arc<Run>>();
+        let bytes = ENTRY_BYTES + 2 * size_of::<usize>() + instance.len() + slots + held_bytes(&runs);
         let place = self.next_place;
         self.next_place += 1;
         self.bytes += bytes;
@@ -133,5 +150,53 @@ impl Inner {
         {
             self.remove(&oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(first_event: u64) -> Arc<Run> {
+        Arc::new(Run { first_event, last_event: first_event, record: vec![0; 10] })
+    }
+
+    fn kept(histories: &Histories) -> (usize, usize) {
+        let inner = histories.inner.lock();
+        let counted: usize = inner.entries.values().map(|entry| entry.bytes).sum();
+        assert_eq!(inner.bytes, counted, "what is kept is counted once");
+        (inner.entries.len(), inner.entries.values().map(|entry| entry.runs.len()).sum())
+    }
+
+    /// Many instances with next to no history each, and one with very many turns.
+    #[test]
+    fn short_histories_and_short_turns_are_counted_with_all_they_take() {
+        let least_run = size_of::<Arc<Run>>() + 2 * size_of::<usize>() + size_of::<Run>() + 10;
+        let least_entry = size_of::<(Arc<str>, Entry)>() + size_of::<(u64, Arc<str>)>() + "instance-1".len();
+        let histories = Histories::default();
+        let fill = |n: u64| HistoryChange::Fill {
+            instance: format!("instance-{n}").into(),
+            execution: 1,
+            runs: vec![run(1)],
+        };
+        histories.apply((0..120_000).map(fill));
+        let (entries, runs) = kept(&histories);
+        assert_eq!(entries, runs);
+        assert!(entries * (least_entry + least_run) <= BYTES_MAX, "{entries} are kept");
+        assert!(entries * 4 * (least_entry + least_run) > BYTES_MAX, "{entries} are kept");
+
+        let histories = Histories::default();
+        let add = |first| HistoryChange::Add {
+            instance: "instance".into(),
+            execution: 1,
+            runs: (first..first + 16).map(run).collect(),
+            complete: first == 0,
+        };
+        let fits = (BYTES_MAX / 3 / least_run) as u64;
+        histories.apply((0..fits).step_by(16).map(add));
+        assert_eq!(kept(&histories).0, 1);
+        let too_many = (BYTES_MAX / least_run) as u64;
+        histories.apply((fits..too_many).step_by(16).map(add));
+        assert_eq!(kept(&histories), (0, 0), "it alone is too much");
     }
 }

@@ -35,7 +35,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use duroxide::providers::TagFilter;
 use parking_lot::Mutex;
 
 pub(crate) use apply::invalid_token;
@@ -55,8 +54,8 @@ use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::queue::{
-    BodyBudget, Changes, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, Parked, ParkedAlike, Schedule,
-    Turns, Work, WorkId,
+    BodyBudget, Changes, FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, ParkedAlike,
+    Schedule, Turns, Work, WorkFetches, WorkId,
 };
 use crate::sqlite::{self, Sync, WriteConnection};
 use undo::Undo;
@@ -99,9 +98,11 @@ struct TurnFetch {
 }
 
 struct WorkFetch {
+    no: FetchNo,
+    deadline: Duration,
     lock_timeout: Duration,
-    session: Option<(Arc<str>, Duration)>,
-    tags: TagFilter,
+    /// How long a session that comes with the grant is claimed for.
+    session_timeout: Duration,
     responder: Responder<Reply>,
 }
 
@@ -121,7 +122,7 @@ pub(crate) struct Engine {
     looks_left: bool,
     work: Work,
     work_leases: Leases<WorkId>,
-    parked_work: Parked<WorkFetch>,
+    parked_work: WorkFetches<WorkFetch>,
     /// A batch was rolled back: what it left parked is matched again without waiting for a reason.
     rematch: bool,
     /// Whether the batch had operations, and whether it has opened the transaction.
@@ -180,7 +181,7 @@ impl Engine {
             looks_left: false,
             work: Work::default(),
             work_leases: Leases::default(),
-            parked_work: Parked::default(),
+            parked_work: WorkFetches::default(),
             rematch: false,
             has_operations: false,
             has_begun: false,

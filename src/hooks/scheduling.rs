@@ -7,7 +7,7 @@ use duroxide::providers::TagFilter;
 
 use crate::queue::{
     FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, Schedule, Standing, Turns,
-    VISIBLE, Work, WorkEntry, WorkId,
+    VISIBLE, Wants, Work, WorkEntry, WorkFetches, WorkId,
 };
 
 const NOW: Now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_000 };
@@ -21,6 +21,7 @@ pub struct Scheduling {
     work: Work,
     work_leases: Leases<WorkId>,
     parked: Parked<()>,
+    parked_work: WorkFetches<()>,
     next: u64,
 }
 
@@ -70,9 +71,10 @@ impl Scheduling {
 
     /// A fetch waits, is matched with the oldest activity, and its lease ends.
     pub fn run_work(&mut self) -> bool {
-        let Some(fetch) = self.park() else { return false };
-        let Some(id) = self.work.pick(None, &TagFilter::DefaultOnly) else { return false };
-        self.parked.take(fetch);
+        let (fetch, wants) = (self.next(), Wants { owner: None, tags: TagFilter::DefaultOnly });
+        self.parked_work.park(fetch, DEADLINE, wants, ());
+        let matched = self.parked_work.next_match(&mut self.work, NOW.monotonic, |()| false);
+        let Some((_, (), id)) = matched else { return false };
         let lease: LeaseNo = self.next();
         self.work.lease(id, lease, None, NOW);
         self.work_leases.grant(lease, DEADLINE, id);

@@ -8,15 +8,18 @@
 //! ```text
 //!   turns.rs     messages → which instance can have a turn    instance.rs  one of them
 //!   delayed.rs   messages before their time
-//!   work.rs      activities → lanes by session owner and tag        sessions.rs  who owns a session
-//!   leases.rs    tokens and their expiry      parked.rs    fetches that wait      alike.rs    in groups
-//!   changes.rs   net effect on the rows
+//!   work.rs      activities: which are ready, leased, delayed       sessions.rs  who owns a session
+//!   lanes.rs     the ready ones by session owner and tag            bodies.rs    items kept beside their rows
+//!   parked.rs    fetches that wait      alike.rs  for turns, in groups      work_fetches.rs  for activities
+//!   leases.rs    tokens and their expiry                            changes.rs   net effect on the rows
 //! ```
 
 mod alike;
+mod bodies;
 mod changes;
 mod delayed;
 mod instance;
+mod lanes;
 mod leases;
 mod parked;
 mod sessions;
@@ -24,20 +27,19 @@ mod sessions;
 mod tests;
 mod turns;
 mod work;
+mod work_fetches;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use duroxide::providers::WorkItem;
-
 pub(crate) use alike::ParkedAlike;
+pub(crate) use bodies::{Body, BodyBudget};
 pub(crate) use changes::{Change, Changes, Schedule};
 pub(crate) use instance::{InstanceRow, Message, MessageKind, Standing};
 pub(crate) use leases::{LeaseNo, Leases};
 pub(crate) use parked::{FetchNo, Parked};
 pub(crate) use turns::{InstanceNo, Next, Turns};
 pub(crate) use work::{Work, WorkEntry};
+pub(crate) use work_fetches::{Wants, WorkFetches};
 
 /// Row ids of the two queues. They grow with arrival, so their order is the order of the queue.
 pub(crate) type MessageId = i64;
@@ -55,49 +57,4 @@ pub(crate) struct Now {
     pub(crate) monotonic: Duration,
     /// For timers and delayed visibility.
     pub(crate) wall_ms: u64,
-}
-
-/// A decoded item kept beside its row, so that the common delivery neither reads nor decodes.
-#[derive(Debug)]
-pub(crate) struct Body {
-    item: Box<WorkItem>,
-    bytes: usize,
-    budget: Arc<AtomicUsize>,
-}
-
-/// How many bytes of [`Body`] may be held in memory; what does not fit is read back from its row.
-#[derive(Debug)]
-pub(crate) struct BodyBudget {
-    used: Arc<AtomicUsize>,
-    bytes_max: usize,
-}
-
-impl BodyBudget {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { used: Arc::default(), bytes_max }
-    }
-
-    /// Keeps the item if there is room for its `bytes`.
-    pub(crate) fn keep(&self, item: Box<WorkItem>, bytes: usize) -> Option<Body> {
-        if self.used.load(Ordering::Relaxed) + bytes > self.bytes_max {
-            return None;
-        }
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        Some(Body { item, bytes, budget: Arc::clone(&self.used) })
-    }
-}
-
-impl Body {
-    /// Takes the item out, giving its bytes back to the budget.
-    pub(crate) fn into_item(mut self) -> Box<WorkItem> {
-        // A cheap stand-in: `Drop` forbids moving out.
-        let stand_in = WorkItem::CancelInstance { instance: String::new(), reason: String::new() };
-        std::mem::replace(&mut self.item, Box::new(stand_in))
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.budget.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }

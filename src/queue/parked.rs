@@ -39,11 +39,8 @@ impl<F> Parked<F> {
         Some(fetch)
     }
 
-    pub(crate) fn get(&self, no: FetchNo) -> Option<&F> {
-        self.waiting.get(&no).map(|(_, fetch)| fetch)
-    }
-
     /// The first fetch parked after `no` (or the very first), to walk them in order while some are taken.
+    #[cfg(any(test, feature = "test-hooks"))]
     pub(crate) fn next_after(&self, no: Option<FetchNo>) -> Option<(FetchNo, &F)> {
         let mut after = match no {
             None => self.waiting.range(..),
@@ -52,16 +49,41 @@ impl<F> Parked<F> {
         after.next().map(|(no, (_, fetch))| (*no, fetch))
     }
 
+    pub(crate) fn get(&self, no: FetchNo) -> Option<&F> {
+        self.waiting.get(&no).map(|(_, fetch)| fetch)
+    }
+
+    #[cfg(test)]
+    pub(super) fn deadline(&self, no: FetchNo) -> Option<Duration> {
+        self.waiting.get(&no).map(|(deadline, _)| *deadline)
+    }
+
+    /// Has the fetch wait no longer than until `deadline`.
+    pub(crate) fn hurry(&mut self, no: FetchNo, deadline: Duration) {
+        if let Some((waits_until, _)) = self.waiting.get_mut(&no)
+            && *waits_until > deadline
+            && self.by_deadline.remove(&(*waits_until, no))
+        {
+            *waits_until = deadline;
+            self.by_deadline.insert((deadline, no));
+        }
+    }
+
     /// Takes the next fetch that is to be told that there is nothing; `hold` keeps it for now instead.
     pub(crate) fn pop_unserved(&mut self, now: Duration, hold: bool) -> Option<F> {
+        let no = self.next_unserved(now, hold)?;
+        self.take(no)
+    }
+
+    /// The fetch that [`pop_unserved`](Self::pop_unserved) takes.
+    pub(crate) fn next_unserved(&mut self, now: Duration, hold: bool) -> Option<FetchNo> {
         while let Some(&(deadline, no)) = self.by_deadline.first()
             && deadline <= now
         {
             self.by_deadline.pop_first();
             self.held.insert(no);
         }
-        let first = self.held.first().filter(|_| !hold)?;
-        self.take(*first)
+        self.held.first().filter(|_| !hold).copied()
     }
 
     /// Whether some are held.

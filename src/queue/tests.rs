@@ -2,13 +2,15 @@
 //! releases, removals and clock moves, both name the same next item. The rules that need no model have a file each.
 
 mod alike;
+mod bodies;
 mod leases;
 mod parked;
 mod sessions;
 mod turn_model;
 mod turns;
+mod work_fetches;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +34,12 @@ enum Step {
         lock_ms: u64,
         lost: bool,
     },
+    /// `given_back`: the worker says so; otherwise the lease ran out.
     Release {
         pick: usize,
         delay_ms: Option<u64>,
         ignore_attempt: bool,
+        given_back: bool,
     },
     Remove {
         pick: usize,
@@ -64,8 +68,11 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (small(), small(), delay).prop_map(|(session, tag, delay_ms)| Step::Push { session, tag, delay_ms }),
         4 => (small(), 0u8..8, 1u64..300, proptest::bool::weighted(0.2))
             .prop_map(|(owner, tags, lock_ms, lost)| Step::Fetch { owner, tags, lock_ms, lost }),
-        2 => (any::<usize>(), proptest::option::of(0u64..200), any::<bool>())
-            .prop_map(|(pick, delay_ms, ignore_attempt)| Step::Release { pick, delay_ms, ignore_attempt }),
+        2 => (any::<usize>(), proptest::option::of(0u64..200), any::<bool>(), any::<bool>()).prop_map(
+            |(pick, delay_ms, ignore_attempt, given_back)| {
+                Step::Release { pick, delay_ms, ignore_attempt, given_back }
+            },
+        ),
         2 => any::<usize>().prop_map(|pick| Step::Remove { pick }),
         2 => (1u64..150).prop_map(|ms| Step::Advance { ms }),
         1 => any::<usize>().prop_map(|pick| Step::Touch { pick }),
@@ -99,6 +106,8 @@ struct ModelClaim {
     owner: String,
     until: u64,
     active_at: u64,
+    /// The leases granted under it, until one of them is known to have been worked under.
+    untried: Option<BTreeSet<LeaseNo>>,
 }
 
 /// What `Work` promises, said as plainly as possible.
@@ -113,6 +122,36 @@ impl Model {
     fn owner(&self, session: &str) -> Option<&str> {
         let claim = self.claims.get(session)?;
         (claim.until > self.now_ms).then_some(claim.owner.as_str())
+    }
+
+    /// The claim, if it stands, of the session that an item is in.
+    fn claim_of(&mut self, id: WorkId) -> Option<&mut ModelClaim> {
+        let now_ms = self.now_ms;
+        let session = self.items[&id].session.as_ref()?;
+        self.claims.get_mut(session).filter(|claim| claim.until > now_ms)
+    }
+
+    fn set_tried(&mut self, id: WorkId) {
+        let Some(lease) = self.items[&id].lease else { return };
+        if let Some(claim) = self.claim_of(id) {
+            claim.untried = claim.untried.take().filter(|untried| !untried.contains(&lease));
+        }
+    }
+
+    fn unclaim(&mut self, id: WorkId, lease: LeaseNo) {
+        let Some(untried) = self.claim_of(id).and_then(|claim| claim.untried.as_mut()) else { return };
+        if untried.remove(&lease) && untried.is_empty() {
+            let session = self.items[&id].session.clone().unwrap();
+            self.claims.remove(&session);
+        }
+    }
+
+    /// Whether an item is ready whose tag fits and that belongs to a session.
+    fn waits_in_session(&self, tags: &TagFilter) -> bool {
+        self.items.values().any(|item| {
+            let ready = item.lease.is_none() && item.visible_at_ms <= self.now_ms;
+            ready && item.session.is_some() && tags.matches(item.tag.as_deref())
+        })
     }
 
     fn pick(&self, owner: Option<&str>, tags: &TagFilter) -> Option<WorkId> {
@@ -175,7 +214,7 @@ proptest! {
                     let owner_id: Option<Arc<str>> = owner.as_deref().map(Arc::from);
                     let tags = filter(tags);
                     let expected = model.pick(owner.as_deref(), &tags);
-                    prop_assert_eq!(work.pick(owner_id.as_ref(), &tags), expected);
+                    prop_assert_eq!(work.pick(owner.as_deref(), &tags), expected);
                     let Some(id) = expected else { continue };
                     let until = model.now_ms + lock_ms;
                     let session = owner_id.as_ref().map(|owner| (owner, Duration::from_millis(until)));
@@ -184,26 +223,36 @@ proptest! {
                     let attempt = model.items[&id].attempt;
                     prop_assert_eq!(schedule.attempt, attempt + 1);
                     let claims = model.items[&id].session.clone().zip(owner);
-                    let was_its_own = claims.as_ref().is_some_and(|(session, _)| model.owner(session).is_some());
-                    if let Some((session, owner)) = claims.clone() {
-                        model.claims.insert(session, ModelClaim { owner, until, active_at: model.now_ms });
+                    if let Some((session, owner)) = claims {
+                        let untried = match model.owner(&session) {
+                            Some(_) => model.claims[&session].untried.clone(),
+                            None => Some(BTreeSet::new()),
+                        };
+                        let mut claim = ModelClaim { owner, until, active_at: model.now_ms, untried };
+                        claim.untried.as_mut().map(|untried| untried.insert(lease));
+                        model.claims.insert(session, claim);
                     }
                     if lost {
                         let schedule = work.take_back(id, lease, now(model.now_ms)).unwrap();
                         prop_assert_eq!(schedule.attempt, attempt);
-                        if let Some((session, _)) = claims.filter(|_| !was_its_own) {
-                            model.claims.remove(&session);
-                        }
+                        model.unclaim(id, lease);
                     } else {
                         let item = model.items.get_mut(&id).unwrap();
                         item.lease = Some(lease);
                         item.attempt += 1;
                     }
                 }
-                Step::Release { pick, delay_ms, ignore_attempt } => {
+                Step::Release { pick, delay_ms, ignore_attempt, given_back } => {
                     let Some(id) = nth_leased(&model, pick) else { continue };
                     let at = delay_ms.map(|ms| model.now_ms + ms);
-                    let schedule = work.release(id, at, ignore_attempt, now(model.now_ms)).unwrap();
+                    let now = now(model.now_ms);
+                    let schedule = if given_back {
+                        model.unclaim(id, model.items[&id].lease.unwrap());
+                        work.give_back(id, at, ignore_attempt, now).unwrap()
+                    } else {
+                        model.set_tried(id);
+                        work.release(id, at, ignore_attempt, now).unwrap()
+                    };
                     let item = model.items.get_mut(&id).unwrap();
                     item.lease = None;
                     item.attempt -= u32::from(ignore_attempt);
@@ -217,6 +266,7 @@ proptest! {
                     prop_assert_eq!(work.of_activity("instance", 1, id as u64), vec![id]);
                     prop_assert_eq!(work.get(id).map(|item| item.activity), Some(id as u64));
                     prop_assert!(work.remove(id).is_some() && work.get(id).is_none());
+                    model.set_tried(id);
                     model.items.remove(&id);
                 }
                 Step::Advance { ms } => {
@@ -233,8 +283,8 @@ proptest! {
                     let Some(id) = nth_leased(&model, pick) else { continue };
                     work.touch_session(id, now(model.now_ms));
                     let now_ms = model.now_ms;
-                    let claim = model.items[&id].session.as_ref().and_then(|session| model.claims.get_mut(session));
-                    if let Some(claim) = claim.filter(|claim| claim.until > now_ms) {
+                    model.set_tried(id);
+                    if let Some(claim) = model.claim_of(id) {
                         claim.active_at = now_ms;
                     }
                 }
@@ -249,6 +299,7 @@ proptest! {
                     for claim in model.claims.values_mut().filter(held) {
                         if claim.active_at + idle_ms > now_ms {
                             claim.until = now_ms + ms;
+                            claim.untried = None;
                             expected += 1;
                         }
                     }
@@ -261,7 +312,11 @@ proptest! {
                     prop_assert_eq!(work.sweep_sessions(), before - model.claims.len());
                 }
                 Step::PutBack => {
-                    // As after a batch that was rolled back: gone, and back with the lease it had.
+                    // As after a batch that was rolled back: gone, and back with the lease it had. What was ended
+                    // counts as worked under, also if that is undone.
+                    for id in model.items.keys().copied().collect::<Vec<_>>() {
+                        model.set_tried(id);
+                    }
                     for (id, item) in &model.items {
                         work.remove(*id);
                         work.push(*id, entry(*id, item), now(model.now_ms));
@@ -270,6 +325,9 @@ proptest! {
             }
             let unleased: Vec<_> = model.items.values().filter(|item| item.lease.is_none()).collect();
             prop_assert_eq!(work.unleased(), unleased.len());
+            for tags in (0..8).map(filter) {
+                prop_assert_eq!(work.waits_in_session(&tags), model.waits_in_session(&tags));
+            }
             let ready = unleased.iter().any(|item| item.visible_at_ms <= model.now_ms);
             prop_assert_eq!(work.has_ready(), ready);
             let due = unleased.iter().map(|item| item.visible_at_ms).filter(|at| *at > model.now_ms).min();
@@ -352,19 +410,4 @@ fn a_row_is_there_for_a_reader_from_its_insert_to_the_end_of_its_batch() {
     let staged: Vec<_> = changes.drain().collect();
     assert_eq!(staged, [(1, Change::Insert("row", schedule(1))), (2, Change::Update(schedule(1)))]);
     assert!(changes.is_empty() && changes.inserted(1).is_none());
-}
-
-#[test]
-fn a_full_budget_keeps_no_body_and_a_dropped_body_makes_room() {
-    let item = || Box::new(WorkItem::CancelInstance { instance: "i".into(), reason: "r".into() });
-    let budget = BodyBudget::new(10);
-    let first = budget.keep(item(), 4).expect("there is room");
-    let second = budget.keep(item(), 6).expect("there is room for this and no more");
-    assert!(budget.keep(item(), 1).is_none());
-    assert_eq!(*first.into_item(), *item());
-    assert!(budget.keep(item(), 5).is_none(), "four bytes are free");
-    let third = budget.keep(item(), 4);
-    assert!(third.is_some());
-    drop((second, third));
-    assert!(budget.keep(item(), 10).is_some());
 }

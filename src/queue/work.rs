@@ -1,15 +1,17 @@
 //! Activities waiting for a worker.
 //!
 //! Ready items lie in lanes by who may take them (nobody's session, an unclaimed session, a worker's own
-//! session) and by tag; within a lane the oldest comes first. A fetch looks at the heads of the lanes it may
-//! take from, so what it may not take costs it nothing.
+//! session) and by tag; within a lane the oldest comes first (lanes.rs). A fetch looks at the heads of the lanes
+//! it may take from, so what it may not take costs it nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use duroxide::providers::TagFilter;
 
+use super::lanes::{Class, Lane, Lanes};
 use super::sessions::Sessions;
 use super::{Body, LeaseNo, Now, Schedule, VISIBLE, WorkId};
 
@@ -26,21 +28,51 @@ pub(crate) struct WorkEntry {
     pub(crate) body: Option<Body>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Lane {
-    NoSession,
-    Unclaimed,
-    OwnedBy(Arc<str>),
+/// Execution, activity, row.
+type Activity = (u64, u64, WorkId);
+
+/// The items of one instance. Most have one, which needs no set of its own.
+#[derive(Debug)]
+enum Activities {
+    One(Activity),
+    Many(BTreeSet<Activity>),
 }
 
-type ByTag = BTreeMap<Option<Arc<str>>, BTreeSet<WorkId>>;
+impl Activities {
+    fn insert(&mut self, activity: Activity) {
+        match self {
+            Activities::One(other) => *self = Activities::Many(BTreeSet::from([*other, activity])),
+            Activities::Many(activities) => {
+                activities.insert(activity);
+            }
+        }
+    }
+
+    /// True if there are none left.
+    fn remove(&mut self, activity: Activity) -> bool {
+        match self {
+            Activities::One(one) => *one == activity,
+            Activities::Many(activities) => {
+                activities.remove(&activity);
+                activities.is_empty()
+            }
+        }
+    }
+
+    fn within(&self, range: std::ops::RangeInclusive<Activity>) -> Vec<WorkId> {
+        match self {
+            Activities::One(one) => range.contains(one).then_some(one.2).into_iter().collect(),
+            Activities::Many(activities) => activities.range(range).map(|(_, _, id)| *id).collect(),
+        }
+    }
+}
 
 /// The activities of all instances, and the sessions they belong to.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     items: HashMap<WorkId, WorkEntry>,
-    by_instance: HashMap<Arc<str>, BTreeSet<(u64, u64, WorkId)>>,
-    lanes: HashMap<Lane, ByTag>,
+    by_instance: HashMap<Arc<str>, Activities>,
+    lanes: Lanes,
     delayed: BTreeSet<(u64, WorkId)>,
     leased: usize,
     sessions: Sessions,
@@ -49,16 +81,17 @@ pub(crate) struct Work {
 impl Work {
     /// Adds an item. `lease` is set only when memory is rebuilt around a lease that lives on.
     pub(crate) fn push(&mut self, id: WorkId, mut item: WorkEntry, now: Now) {
-        match self.by_instance.get_key_value(&item.instance) {
-            Some((shared, _)) => item.instance = Arc::clone(shared),
-            None => {
-                self.by_instance.insert(Arc::clone(&item.instance), BTreeSet::new());
+        let activity = (item.execution, item.activity, id);
+        match self.by_instance.entry(Arc::clone(&item.instance)) {
+            Entry::Occupied(mut entry) => {
+                item.instance = Arc::clone(entry.key());
+                entry.get_mut().insert(activity);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Activities::One(activity));
             }
         }
-        if let Some(activities) = self.by_instance.get_mut(&item.instance) {
-            activities.insert((item.execution, item.activity, id));
-        }
-        if let Some(session) = &item.session {
+        if let Some(session) = &mut item.session {
             self.sessions.add_item(session);
         }
         self.leased += usize::from(item.lease.is_some());
@@ -70,13 +103,14 @@ impl Work {
     pub(crate) fn remove(&mut self, id: WorkId) -> Option<WorkEntry> {
         self.unlist(id);
         let item = self.items.remove(&id)?;
-        if let Some(activities) = self.by_instance.get_mut(&item.instance) {
-            activities.remove(&(item.execution, item.activity, id));
-            if activities.is_empty() {
-                self.by_instance.remove(&item.instance);
-            }
+        if let Some(activities) = self.by_instance.get_mut(&item.instance)
+            && activities.remove((item.execution, item.activity, id))
+        {
+            self.by_instance.remove(&item.instance);
         }
         if let Some(session) = &item.session {
+            // Whoever has it under a lease may be at work on it.
+            self.sessions.set_tried(session, item.lease);
             self.sessions.remove_item(session);
         }
         self.leased -= usize::from(item.lease.is_some());
@@ -89,44 +123,39 @@ impl Work {
 
     /// The items of one activity (more than one only if it was enqueued twice by hand).
     pub(crate) fn of_activity(&self, instance: &str, execution: u64, activity: u64) -> Vec<WorkId> {
-        let Some(activities) = self.by_instance.get(instance) else { return Vec::new() };
-        let range = (execution, activity, WorkId::MIN)..=(execution, activity, WorkId::MAX);
-        activities.range(range).map(|(_, _, id)| *id).collect()
+        self.within(instance, (execution, activity, WorkId::MIN)..=(execution, activity, WorkId::MAX))
     }
 
     pub(crate) fn of_instance(&self, instance: &str) -> Vec<WorkId> {
-        let activities = self.by_instance.get(instance);
-        activities.map_or_else(Vec::new, |activities| activities.iter().map(|(_, _, id)| *id).collect())
+        self.within(instance, (u64::MIN, u64::MIN, WorkId::MIN)..=(u64::MAX, u64::MAX, WorkId::MAX))
+    }
+
+    fn within(&self, instance: &str, range: std::ops::RangeInclusive<Activity>) -> Vec<WorkId> {
+        self.by_instance.get(instance).map_or_else(Vec::new, |activities| activities.within(range))
     }
 
     /// The oldest item that a worker may take: one without a session, and, for a worker that takes part in
     /// sessions, one of a session that is its own or nobody's.
-    pub(crate) fn pick(&self, owner: Option<&Arc<str>>, tags: &TagFilter) -> Option<WorkId> {
-        let no_session = self.head(&Lane::NoSession, tags);
-        let Some(owner) = owner else { return no_session };
-        let unclaimed = self.head(&Lane::Unclaimed, tags);
-        let owned = self.head(&Lane::OwnedBy(Arc::clone(owner)), tags);
-        [no_session, unclaimed, owned].into_iter().flatten().min()
+    pub(crate) fn pick(&self, owner: Option<&str>, tags: &TagFilter) -> Option<WorkId> {
+        self.lanes.pick(owner, tags)
     }
 
-    fn head(&self, lane: &Lane, tags: &TagFilter) -> Option<WorkId> {
-        let by_tag = self.lanes.get(lane)?;
-        let untagged = || by_tag.get(&None).and_then(BTreeSet::first);
-        let tagged = |tags: &std::collections::HashSet<String>| {
-            // A filter names five tags at the most; the lanes of all other tags stay unseen.
-            tags.iter().filter_map(|tag| by_tag.get(&Some(Arc::from(tag.as_str())))?.first()).min()
-        };
-        let head = match tags {
-            TagFilter::DefaultOnly => untagged(),
-            TagFilter::Tags(tags) => tagged(tags),
-            TagFilter::DefaultAnd(tags) => [untagged(), tagged(tags)].into_iter().flatten().min(),
-            TagFilter::Any => by_tag.values().filter_map(BTreeSet::first).min(),
-            TagFilter::None => None,
-        };
-        head.copied()
+    /// Whether an item is ready whose tag fits and that only a worker that takes part in sessions may have.
+    pub(super) fn waits_in_session(&self, tags: &TagFilter) -> bool {
+        self.lanes.waits_in_session(tags)
     }
 
-    pub(crate) fn has_ready(&self) -> bool {
+    pub(super) fn has(&self, class: &Class) -> bool {
+        self.lanes.has(class)
+    }
+
+    /// The classes that got ready items since this was asked last.
+    pub(super) fn take_got_items(&mut self) -> Vec<Class> {
+        self.lanes.take_got_items()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_ready(&self) -> bool {
         !self.lanes.is_empty()
     }
 
@@ -156,8 +185,22 @@ impl Work {
     }
 
     /// Ends the lease of an item and makes it available at `visible_at_ms`, an attempt less if it is not to
-    /// count. Returns the new schedule.
+    /// count. Its worker may have been at work on it. Returns the new schedule.
     pub(crate) fn release(
+        &mut self,
+        id: WorkId,
+        visible_at_ms: Option<u64>,
+        ignore_attempt: bool,
+        now: Now,
+    ) -> Option<Schedule> {
+        let item = self.items.get(&id)?;
+        if let Some(session) = &item.session {
+            self.sessions.set_tried(session, item.lease);
+        }
+        self.end_lease(id, visible_at_ms, ignore_attempt, now)
+    }
+
+    fn end_lease(
         &mut self,
         id: WorkId,
         visible_at_ms: Option<u64>,
@@ -177,11 +220,20 @@ impl Work {
         Some(schedule)
     }
 
-    /// A grant came back from a receiver that is gone: as if it had never been made.
-    pub(crate) fn take_back(&mut self, id: WorkId, lease: LeaseNo, now: Now) -> Option<Schedule> {
-        let session = self.items.get(&id)?.session.clone();
-        let schedule = self.release(id, None, true, now);
-        if let Some(session) = session
+    /// As [`release`](Self::release), for a grant that its worker gives back. If nobody has gone to work on
+    /// the item's session since it was claimed, it is nobody's again: whoever cannot run the item would
+    /// otherwise keep it from those who can.
+    pub(crate) fn give_back(
+        &mut self,
+        id: WorkId,
+        visible_at_ms: Option<u64>,
+        ignore_attempt: bool,
+        now: Now,
+    ) -> Option<Schedule> {
+        let item = self.items.get(&id)?;
+        let (session, lease) = (item.session.clone(), item.lease);
+        let schedule = self.end_lease(id, visible_at_ms, ignore_attempt, now);
+        if let (Some(session), Some(lease)) = (session, lease)
             && let Some(owner) = self.sessions.unclaim(&session, lease)
         {
             self.relist_session(&session, Some(&owner), now);
@@ -189,10 +241,19 @@ impl Work {
         schedule
     }
 
+    /// A grant came back from a receiver that is gone: as if it had never been made.
+    pub(crate) fn take_back(&mut self, id: WorkId, lease: LeaseNo, now: Now) -> Option<Schedule> {
+        self.items.get(&id).filter(|item| item.lease == Some(lease))?;
+        self.give_back(id, None, true, now)
+    }
+
     /// Work went on under this item's lease: its session is not idle.
     pub(crate) fn touch_session(&mut self, id: WorkId, now: Now) {
-        if let Some(session) = self.items.get(&id).and_then(|item| item.session.clone()) {
-            self.sessions.touch(&session, now.monotonic);
+        if let Some(item) = self.items.get(&id)
+            && let Some(session) = &item.session
+        {
+            self.sessions.set_tried(session, item.lease);
+            self.sessions.touch(session, now.monotonic);
         }
     }
 
@@ -255,7 +316,7 @@ impl Work {
             return;
         }
         let (lane, tag, session) = (self.lane_of(item), item.tag.clone(), item.session.clone());
-        self.lanes.entry(lane).or_default().entry(tag).or_default().insert(id);
+        self.lanes.insert(lane, &tag, id);
         if let Some(session) = session {
             self.sessions.set_ready(&session, id, true);
         }
@@ -267,22 +328,9 @@ impl Work {
             return;
         }
         let (lane, tag, session) = (self.lane_of(item), item.tag.clone(), item.session.clone());
-        self.unlist_from(&lane, &tag, id);
+        self.lanes.remove(&lane, &tag, id);
         if let Some(session) = session {
             self.sessions.set_ready(&session, id, false);
-        }
-    }
-
-    fn unlist_from(&mut self, lane: &Lane, tag: &Option<Arc<str>>, id: WorkId) {
-        let Some(by_tag) = self.lanes.get_mut(lane) else { return };
-        if let Some(items) = by_tag.get_mut(tag) {
-            items.remove(&id);
-            if items.is_empty() {
-                by_tag.remove(tag);
-            }
-        }
-        if by_tag.is_empty() {
-            self.lanes.remove(lane);
         }
     }
 
@@ -291,7 +339,7 @@ impl Work {
         let from = before.map_or(Lane::Unclaimed, |owner| Lane::OwnedBy(Arc::clone(owner)));
         for id in self.sessions.ready_items(session) {
             let Some(tag) = self.items.get(&id).map(|item| item.tag.clone()) else { continue };
-            self.unlist_from(&from, &tag, id);
+            self.lanes.remove(&from, &tag, id);
             self.list(id, now);
         }
     }

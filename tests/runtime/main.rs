@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod a_cap_on_sessions_stalls_nobody;
 mod a_lease_outlives_its_worker;
 mod cancellation_reaches_all_work;
 mod children_answer_their_parent;

@@ -44,6 +44,8 @@ struct Claim {
     worker: String,
     deadline: Duration,
     last_activity: Duration,
+    /// The leases granted under it, until one of them is known to have been worked under.
+    untried: Option<BTreeSet<usize>>,
 }
 
 #[derive(Clone, Default)]
@@ -107,9 +109,9 @@ impl Model {
                 None => Answer::Refused,
             },
             Op::AbandonWork { token, delay_s, ignore_attempt } => {
-                let Some(items) = self.work_token(token).and_then(|token| self.end_work(token)) else {
-                    return Answer::Refused;
-                };
+                let Some(token) = self.work_token(token) else { return Answer::Refused };
+                let Some(items) = self.end_work(token) else { return Answer::Refused };
+                self.unclaim_session_of(token);
                 let due = delay_s.map(|delay| self.wall + Duration::from_secs(delay.into()));
                 put_back(&mut self.work, &items, due, ignore_attempt);
                 Answer::Done
@@ -124,11 +126,10 @@ impl Model {
             }
             Op::RenewWork { token } => {
                 let deadline = self.now + LOCK;
-                let lease = self.work_token(token).and_then(|token| self.standing_work(token));
-                let Some(lease) = lease else { return Answer::Refused };
+                let Some(token) = self.work_token(token) else { return Answer::Refused };
+                let Some(lease) = self.standing_work(token) else { return Answer::Refused };
                 lease.deadline = deadline;
-                let no = lease.items[0];
-                self.touch_session_of(no);
+                self.touch_session_of(token);
                 Answer::Done
             }
             Op::FetchWork { worker, tags } => Answer::Work(self.fetch_work(worker, tags)),

@@ -56,7 +56,14 @@ impl Model {
         waiting.attempt += 1;
         let waiting = waiting.clone();
         if let (Some(session), Some(worker)) = (session_of(&waiting.item), worker) {
-            let claim = Claim { worker: worker_name(worker), deadline, last_activity: now };
+            let mut untried = match self.owner(&session) {
+                Some(_) => self.claims[&session].untried.clone(),
+                None => Some(BTreeSet::new()),
+            };
+            if let Some(untried) = &mut untried {
+                untried.insert(self.work_leases.len());
+            }
+            let claim = Claim { worker: worker_name(worker), deadline, last_activity: now, untried };
             self.claims.insert(session, claim);
         }
         self.work_leases.push(Lease { instance: waiting.to, items: vec![no], deadline, ended: false });
@@ -72,25 +79,41 @@ impl Model {
         let Some(session) = session else { return };
         match self.owner(&session) {
             Some(worker) => {
-                self.claims.insert(session, Claim { worker, deadline, last_activity: now });
+                let untried = self.claims[&session].untried.clone();
+                self.claims.insert(session, Claim { worker, deadline, last_activity: now, untried });
             }
             None => drop(self.claims.remove(&session)),
         }
     }
 
-    pub(super) fn touch_session_of(&mut self, no: u64) {
+    /// The claim, if it stands, of the session that the activity of a lease is in.
+    fn claim_of(&mut self, token: usize) -> Option<&mut Claim> {
+        let (now, no) = (self.now, self.work_leases[token].items[0]);
+        let waiting = self.work.iter().find(|waiting| waiting.no == no)?;
+        self.claims.get_mut(&session_of(&waiting.item)?).filter(|claim| claim.deadline > now)
+    }
+
+    pub(super) fn touch_session_of(&mut self, token: usize) {
         let now = self.now;
-        let session = self.work.iter().find(|waiting| waiting.no == no).and_then(|w| session_of(&w.item));
-        if let Some(claim) = session.and_then(|session| self.claims.get_mut(&session))
-            && claim.deadline > now
-        {
+        if let Some(claim) = self.claim_of(token) {
             claim.last_activity = now;
+            claim.untried = claim.untried.take().filter(|untried| !untried.contains(&token));
+        }
+    }
+
+    /// The last grant to be given back under a claim that nobody has worked under takes the claim along.
+    pub(super) fn unclaim_session_of(&mut self, token: usize) {
+        let Some(untried) = self.claim_of(token).and_then(|claim| claim.untried.as_mut()) else { return };
+        if untried.remove(&token) && untried.is_empty() {
+            let no = self.work_leases[token].items[0];
+            let session = self.work.iter().find(|waiting| waiting.no == no).and_then(|w| session_of(&w.item));
+            session.and_then(|session| self.claims.remove(&session));
         }
     }
 
     pub(crate) fn ack_work(&mut self, token: usize, completion: Option<WorkItem>) -> Answer {
         let Some(items) = self.end_work(token) else { return Answer::Refused };
-        self.touch_session_of(items[0]);
+        self.touch_session_of(token);
         self.work.retain(|waiting| waiting.no != items[0]);
         if let Some(item) = completion {
             self.enqueue(item, None);
@@ -104,6 +127,7 @@ impl Model {
         for claim in self.claims.values_mut() {
             if workers.contains(&claim.worker) && claim.deadline > now && claim.last_activity + IDLE > now {
                 claim.deadline = now + LOCK;
+                claim.untried = None;
                 renewed += 1;
             }
         }
