@@ -108,6 +108,13 @@ pub enum Error {
     Full,
     /// The engine was closed. Nothing was submitted.
     Closed,
+    /// The call would have waited for the very thing it was made inside of, and so for ever. It did nothing.
+    WouldDeadlock {
+        /// What was called, and where.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// One value is larger than the engine stores. Nothing was written.
     RecordTooLarge {
         /// What was too large.
@@ -263,6 +270,7 @@ impl fmt::Display for Error {
             Error::Full => f.write_str(
                 "the buffer is full: try again, wait with the async form, or raise buffer_ops_max",
             ),
+            Error::WouldDeadlock { what, instead } => write!(f, "{what} would wait for ever: {instead}"),
             Error::Closed => f.write_str("the engine is closed: open the database again"),
             Error::RecordTooLarge { what, bytes, limit } => write!(
                 f,

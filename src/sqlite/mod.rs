@@ -5,11 +5,13 @@
 //! acknowledged commits when one connection writes while another checkpoints, and even with the fixed
 //! versions required here there is no reason to let two connections contend for it.
 
+mod control;
 mod identity;
 mod owner;
 mod readers;
 mod recover;
 mod registry;
+mod settings;
 mod write;
 mod write_back;
 
@@ -17,11 +19,13 @@ use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use control::{Control, SAVEPOINT};
 pub(crate) use owner::{FileOwner, prepare_path};
 pub(crate) use readers::ReaderPool;
 pub(crate) use registry::{AnyEngine, Registration, join_or_open};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+pub(crate) use settings::Settings;
 pub(crate) use write::{Sync, WriteConnection};
 
 use crate::error::Error;
