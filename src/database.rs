@@ -96,7 +96,9 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         })?;
         let buffer = Buffer::start("forebay-writer", &options, counters, store)?;
         let readers = match location {
-            Location::File(path) => Some(Arc::new(ReaderPool::new(path, options.readers))),
+            Location::File(path) => {
+                Some(Arc::new(ReaderPool::new(path, options.readers, options.on_open.clone())))
+            }
             Location::Memory => None,
         };
         Ok(Arc::new(Self { buffer, readers, options, shared }))

@@ -460,9 +460,9 @@ fn functions_and_collations_stay_where_they_were_made() {
     });
     made.wait().unwrap();
     let used = writer.submit(|tx| {
-        Ok(tx.query_row("SELECT seven() WHERE 'a' > 'b' COLLATE backwards", [], |row| row.get(0))?)
+        Ok(tx.query_row("SELECT seven() WHERE 'a' > 'b' COLLATE backwards", [], |row| row.get::<_, i64>(0))?)
     });
-    assert_eq!(used.wait().unwrap(), 7_i64);
+    assert_eq!(used.wait().unwrap(), 7);
     writer.read(|conn| Ok(conn.prepare("SELECT seven()").map(drop)?)).unwrap_err();
 }
 

@@ -7,6 +7,7 @@
 
 mod control;
 mod identity;
+mod on_open;
 mod owner;
 mod readers;
 mod recover;
@@ -106,6 +107,12 @@ pub(crate) fn configure_writer(
     set_pragma(connection, "cache_size", &cache_kib.to_string(), &cache_kib.to_string())?;
     set_pragma(connection, "temp_store", "MEMORY", "2")?;
     set_pragma(connection, "trusted_schema", "OFF", "0")?;
+    set_journal(connection, location, options)?;
+    on_open::run(connection, options.on_open.as_ref())
+}
+
+/// How commits get to the disk.
+fn set_journal(connection: &Connection, location: &Location, options: &Options) -> Result<(), Error> {
     match location {
         // Nothing here outlives the process; the journal is still needed to roll a batch back.
         Location::Memory => {
@@ -165,6 +172,11 @@ pub(crate) fn read_pragma(connection: &Connection, pragma: &str) -> Result<Strin
 /// Whether foreign keys would keep the open transaction from committing.
 pub(crate) fn has_unresolved_foreign_keys(connection: &Connection) -> bool {
     status(connection, ffi::SQLITE_DBSTATUS_DEFERRED_FKS, false) != 0
+}
+
+/// Whether there are temporary tables, views or triggers, which are found before those of the file.
+pub(crate) fn has_temporary_objects(connection: &Connection) -> Result<bool, Error> {
+    Ok(connection.prepare_cached("SELECT 1 FROM sqlite_temp_schema")?.exists([])?)
 }
 
 /// Pages written since this was last asked; in WAL mode that is frames appended to the log.

@@ -23,7 +23,7 @@ use rusqlite::{Connection, Statement, ffi};
 
 use super::objections::{objection, touches_temporary_schema};
 use crate::error::Error;
-use crate::sqlite::{SAVEPOINT, Settings};
+use crate::sqlite::{self, SAVEPOINT, Settings};
 
 /// The batch cannot be committed.
 pub(super) enum Lost {
@@ -43,8 +43,6 @@ impl From<Error> for Lost {
 pub(super) struct Guard {
     state: Arc<State>,
     settings: Settings,
-    /// Temporary objects that were there from the start ([`Options::on_open`](crate::Options::on_open) made them).
-    temporary: Vec<String>,
 }
 
 #[derive(Default)]
@@ -64,8 +62,7 @@ impl Guard {
         let state = Arc::new(State::default());
         let authorizer = Arc::clone(&state);
         connection.authorizer(Some(move |context: AuthContext<'_>| authorizer.authorize(&context.action)))?;
-        let temporary = temporary_objects(connection)?;
-        let guard = Self { state, settings: Settings::of(connection), temporary };
+        let guard = Self { state, settings: Settings::of(connection) };
         guard.set_hooks(connection);
         Ok(guard)
     }
@@ -109,10 +106,10 @@ impl Guard {
 
     /// Refuses temporary objects that outlive the closure: later ones would find them in place of the file's own.
     pub(super) fn check_temporary(&self, connection: &Connection) -> Result<(), Error> {
-        if self.state.temporary.load(Ordering::Relaxed) && temporary_objects(connection)? != self.temporary {
+        if self.state.temporary.load(Ordering::Relaxed) && sqlite::has_temporary_objects(connection)? {
             return Err(Error::refused(
-                "a closure left temporary tables, views or triggers, or dropped some: later closures would meet \
-                 them; drop them before it ends, or make them in Options::on_open",
+                "a closure left temporary tables, views or triggers, which later closures would meet in place of the \
+                 file's own: drop them before it ends",
             ));
         }
         Ok(())
@@ -160,15 +157,6 @@ unsafe extern "C" fn on_rollback(state: *mut c_void) {
     if state.armed.load(Ordering::Relaxed) {
         state.ended.store(true, Ordering::Relaxed);
     }
-}
-
-fn temporary_objects(connection: &Connection) -> Result<Vec<String>, Error> {
-    let mut statement = connection.prepare_cached("SELECT type, name, sql FROM sqlite_temp_schema")?;
-    let objects = statement.query_map([], |row| {
-        let sql: Option<String> = row.get(2)?;
-        Ok(format!("{} {} {}", row.get::<_, String>(0)?, row.get::<_, String>(1)?, sql.unwrap_or_default()))
-    })?;
-    Ok(objects.collect::<Result<_, _>>()?)
 }
 
 pub(super) struct Armed<'a> {

@@ -20,6 +20,7 @@ use crate::buffer::{Pending, Stats};
 use crate::database::{Database, Opening};
 use crate::error::Error;
 use crate::options::Options;
+use crate::sqlite::Settings;
 
 /// A group-commit writer on the embedder's own SQLite file.
 ///
@@ -163,6 +164,8 @@ impl Writer {
         }
         let read = |connection: &Connection| {
             let _inside = inside::enter(Place::Read, self.writer_thread());
+            // The next one is lent the same connection.
+            let _restored = Restored { settings: Settings::of(connection), connection };
             read(connection)
         };
         match &self.database.readers {
@@ -216,6 +219,18 @@ impl Writer {
     /// What the writer has done since it was opened. Never blocks.
     pub fn stats(&self) -> Stats {
         self.database.buffer.stats()
+    }
+}
+
+/// Puts a connection's settings back when it is dropped, also by a panic.
+struct Restored<'a> {
+    settings: Settings,
+    connection: &'a Connection,
+}
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        self.settings.restore(self.connection);
     }
 }
 
