@@ -321,7 +321,7 @@ mod tests {
     fn errors_name_the_thing_and_the_way_out() {
         let path = || PathBuf::from("/data/app.db");
         let source = || -> Cause { Arc::new(std::io::Error::other("the cause")) };
-        let says: [(Error, &[&str]); 10] = [
+        let says: [(Error, &[&str]); 11] = [
             (Error::OwnedByProcess { path: path(), pid: Some(7) }, &["/data/app.db", "pid 7", "stop it"]),
             (Error::OwnedByProcess { path: path(), pid: None }, &["/data/app.db", "stop it"]),
             (
@@ -331,6 +331,10 @@ mod tests {
             (Error::ReadOnly { path: path() }, &["/data/app.db", "permissions"]),
             (Error::Full, &["full", "buffer_ops_max"]),
             (Error::Closed, &["closed", "open"]),
+            (
+                Error::WouldDeadlock { what: "waiting inside", instead: "wait outside" },
+                &["waiting inside", "for ever", "wait outside"],
+            ),
             (Error::Panicked { message: "on purpose".into() }, &["panicked", "on purpose"]),
             (Error::RolledBack { source: source() }, &["rolled back", "try again", "the cause"]),
             (Error::OutcomeUnknown { source: source() }, &["may or may not", "reopen", "the cause"]),

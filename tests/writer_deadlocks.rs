@@ -121,6 +121,32 @@ fn a_writer_is_not_closed_from_inside() {
 }
 
 #[test]
+fn a_database_that_is_being_closed_is_not_opened_again_from_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let writer = open(&folder, Options::default());
+    let (entered, inside) = mpsc::channel();
+    let (closing, is_closing) = mpsc::channel::<()>();
+    let reopened = path.clone();
+    let handle = writer.clone();
+    let ticket = writer.submit(move |_tx| {
+        entered.send(()).map_err(|_| Error::operation("the test has gone"))?;
+        let _ = is_closing.recv();
+        // Refused from the moment on at which the close has begun.
+        while handle.try_submit(|_tx| Ok(())).is_ok() {
+            thread::yield_now();
+        }
+        Ok(Writer::open(reopened, Options::default()).map(drop))
+    });
+    inside.recv().unwrap();
+    let closer = thread::spawn(move || writer.close());
+    closing.send(()).unwrap();
+    assert_would_deadlock(bounded(ticket).unwrap(), "opening");
+    within(move || closer.join().unwrap()).unwrap();
+    Writer::open(path, Options::default()).unwrap();
+}
+
+#[test]
 fn the_last_handle_may_go_in_a_closure() {
     let folder = tempfile::tempdir().unwrap();
     let writer = open(&folder, Options::default());
