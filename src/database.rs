@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use crate::buffer::{Buffer, Counters, Store};
 use crate::error::Error;
@@ -75,6 +76,14 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         };
         // One that has failed has let go of the file, or is about to, as one that is closing.
         if open.buffer.refusal().is_some() {
+            // Which its own thread would have to do.
+            if open.buffer.writer_thread() == thread::current().id() {
+                let what = "opening a database inside one of its closures while it is being closed";
+                return Some(Err(Error::WouldDeadlock {
+                    what,
+                    instead: "open it when the closure has returned",
+                }));
+            }
             return None;
         }
         let differences = open.options.differences(asked);
@@ -96,7 +105,9 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         })?;
         let buffer = Buffer::start("forebay-writer", &options, counters, store)?;
         let readers = match location {
-            Location::File(path) => Some(Arc::new(ReaderPool::new(path, options.readers))),
+            Location::File(path) => {
+                Some(Arc::new(ReaderPool::new(path, options.readers, options.on_open.clone())))
+            }
             Location::Memory => None,
         };
         Ok(Arc::new(Self { buffer, readers, options, shared }))

@@ -108,6 +108,13 @@ pub enum Error {
     Full,
     /// The engine was closed. Nothing was submitted.
     Closed,
+    /// The call would have waited for the very thing it was made inside of, and so for ever. It did nothing.
+    WouldDeadlock {
+        /// What was called, and where.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// One value is larger than the engine stores. Nothing was written of it; an acknowledgement stored the failure
     /// of what produced it instead (see [`record_bytes_max`](crate::Options::record_bytes_max)).
     RecordTooLarge {
@@ -296,6 +303,7 @@ impl fmt::Display for Error {
             Error::Full => f.write_str(
                 "the buffer is full: try again, wait with the async form, or raise buffer_ops_max",
             ),
+            Error::WouldDeadlock { what, instead } => write!(f, "{what} would wait for ever: {instead}"),
             Error::Closed => f.write_str("the engine is closed: open the database again"),
             Error::RecordTooLarge { what, bytes, limit } => write!(
                 f,
@@ -346,7 +354,7 @@ mod tests {
     fn errors_name_the_thing_and_the_way_out() {
         let path = || PathBuf::from("/data/app.db");
         let source = || -> Cause { Arc::new(std::io::Error::other("the cause")) };
-        let says: [(Error, &[&str]); 10] = [
+        let says: [(Error, &[&str]); 11] = [
             (Error::OwnedByProcess { path: path(), pid: Some(7) }, &["/data/app.db", "pid 7", "stop it"]),
             (Error::OwnedByProcess { path: path(), pid: None }, &["/data/app.db", "stop it"]),
             (
@@ -356,6 +364,10 @@ mod tests {
             (Error::ReadOnly { path: path() }, &["/data/app.db", "permissions"]),
             (Error::Full, &["full", "buffer_ops_max"]),
             (Error::Closed, &["closed", "open"]),
+            (
+                Error::WouldDeadlock { what: "waiting inside", instead: "wait outside" },
+                &["waiting inside", "for ever", "wait outside"],
+            ),
             (Error::Panicked { message: "on purpose".into() }, &["panicked", "on purpose"]),
             (Error::RolledBack { source: source() }, &["rolled back", "try again", "the cause"]),
             (Error::OutcomeUnknown { source: source() }, &["may or may not", "reopen", "the cause"]),

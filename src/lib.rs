@@ -59,4 +59,7 @@ pub use error::{Cause, Error};
 pub use options::{Durability, Options};
 #[cfg(feature = "duroxide")]
 pub use provider::Forebay;
+/// The rusqlite that closures and [`Options::on_open`] are given connections of: a dependent that uses this one needs
+/// none of its own, and never has two.
+pub use rusqlite;
 pub use writer::{Ticket, Writer};

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 
@@ -22,6 +24,24 @@ pub enum Durability {
     /// the newest acknowledged writes may be missing, always a suffix and never a part of a batch. This is
     /// what duroxide's own `SqliteProvider` gives.
     Normal,
+}
+
+type OnOpenFn = dyn Fn(&Connection) -> Result<(), Error> + Send + Sync;
+
+/// What [`Options::on_open`] was given.
+#[derive(Clone)]
+pub(crate) struct OnOpen(Arc<OnOpenFn>);
+
+impl OnOpen {
+    pub(crate) fn call(&self, connection: &Connection) -> Result<(), Error> {
+        (self.0)(connection)
+    }
+}
+
+impl std::fmt::Debug for OnOpen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnOpen")
+    }
 }
 
 /// Options of an engine, with chainable setters.
@@ -45,6 +65,7 @@ pub struct Options {
     pub(crate) record_bytes_max: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) on_open: Option<OnOpen>,
 }
 
 impl Default for Options {
@@ -60,6 +81,7 @@ impl Default for Options {
             record_bytes_max: 64 << 20,
             cache_bytes: 64 << 20,
             clock: None,
+            on_open: None,
         }
     }
 }
@@ -144,6 +166,28 @@ impl Options {
         self
     }
 
+    /// Runs `on_open` on every connection when it is opened, the writer's and each reader's, after forebay's own
+    /// settings: for functions, collations, modules, `trusted_schema` and other pragmas that belong to a connection.
+    /// Default: none.
+    ///
+    /// It runs on whatever thread opens the connection, a reader's when it is first needed, and cannot write
+    /// (`PRAGMA query_only`). What durability depends on (`journal_mode`, `synchronous`, `wal_autocheckpoint`,
+    /// `locking_mode`, attached databases) is looked at afterwards: a change is an [`Error::InvalidOption`], and the
+    /// connection is not used. So is a panic. Hooks and busy handlers are not kept.
+    ///
+    /// ```
+    /// let options = forebay::Options::default()
+    ///     .on_open(|connection| Ok(connection.execute_batch("PRAGMA foreign_keys = ON")?));
+    /// # let _ = options;
+    /// ```
+    pub fn on_open(
+        mut self,
+        on_open: impl Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_open = Some(OnOpen(Arc::new(on_open)));
+        self
+    }
+
     /// Opens duroxide's storage on the file at `path`, creating it if it is missing or empty.
     ///
     /// Blocks on file I/O. When it returns, the schema is durable and every message, timer and attempt
@@ -213,6 +257,7 @@ impl Options {
             record_bytes_max,
             cache_bytes,
             clock,
+            on_open,
         } = self;
         let mut found = Vec::new();
         let mut compare = |name: &str, open: String, asked: String| {
@@ -231,6 +276,9 @@ impl Options {
         compare("cache_bytes", cache_bytes.to_string(), asked.cache_bytes.to_string());
         let given = |clock: &Option<Arc<dyn Clock>>| if clock.is_some() { "given" } else { "system" };
         compare("clock", given(clock).into(), given(&asked.clock).into());
+        // Two functions cannot be compared; whoever comes second gets what the first gave.
+        let given = |on_open: &Option<OnOpen>| if on_open.is_some() { "given" } else { "none" };
+        compare("on_open", given(on_open).into(), given(&asked.on_open).into());
         found.join("; ")
     }
 }

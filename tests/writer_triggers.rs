@@ -89,6 +89,33 @@ fn buffer_full_refuses_try_submit() {
     assert_eq!(waiting.wait().unwrap(), 1);
 }
 
+/// Each form that says what a closure carries is held to the bound of the buffer in bytes.
+#[test]
+fn buffer_full_by_bytes() {
+    const KIB: usize = 1024;
+    let folder = tempfile::tempdir().unwrap();
+    // Room for 64 operations of up to 4 KiB, or of 256 KiB in all.
+    let writer = open(&folder, Options::default().buffer_ops_max(64));
+    let held = hold(&writer);
+    let submit = || writer.try_submit_sized(100 * KIB, |_tx| Ok(()));
+    let first = submit().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let second = runtime.block_on(writer.submit_async_sized(100 * KIB, |_tx| Ok(())));
+    assert!(matches!(submit(), Err(Error::Full)), "200 KiB wait, another 100 do not fit");
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let mut third = pin!(writer.submit_async_sized(100 * KIB, |_tx| Ok(())));
+        assert!(third.as_mut().poll(&mut context).is_pending(), "nor here");
+    }
+    let small = writer.try_submit_sized(KIB, |_tx| Ok(())).unwrap();
+    held.release();
+    for ticket in [first, second, small] {
+        ticket.wait().unwrap();
+    }
+    submit().unwrap().wait().unwrap();
+    assert_eq!(writer.stats().operations, 5);
+}
+
 #[test]
 fn buffer_full_blocks_submit_until_there_is_room() {
     let folder = tempfile::tempdir().unwrap();

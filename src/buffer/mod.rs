@@ -201,6 +201,11 @@ impl<S: Store> Buffer<S> {
         self.shared.closing_result()
     }
 
+    /// The thread that writes: nobody may wait on it for what only it can do.
+    pub(crate) fn writer_thread(&self) -> thread::ThreadId {
+        self.writer
+    }
+
     /// The failure that latched, or that the engine is closed; `None` while it takes work.
     pub(crate) fn refusal(&self) -> Option<Error> {
         self.shared.is_stopped().then(|| self.shared.refusal())

@@ -5,11 +5,14 @@
 //! acknowledged commits when one connection writes while another checkpoints, and even with the fixed
 //! versions required here there is no reason to let two connections contend for it.
 
+mod control;
 mod identity;
+mod on_open;
 mod owner;
 mod readers;
 mod recover;
 mod registry;
+mod settings;
 mod write;
 mod write_back;
 
@@ -17,11 +20,13 @@ use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use control::{Control, SAVEPOINT};
 pub(crate) use owner::{FileOwner, prepare_path};
 pub(crate) use readers::ReaderPool;
 pub(crate) use registry::{AnyEngine, Registration, join_or_open};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+pub(crate) use settings::Settings;
 pub(crate) use write::{Sync, WriteConnection};
 
 use crate::error::Error;
@@ -102,6 +107,12 @@ pub(crate) fn configure_writer(
     set_pragma(connection, "cache_size", &cache_kib.to_string(), &cache_kib.to_string())?;
     set_pragma(connection, "temp_store", "MEMORY", "2")?;
     set_pragma(connection, "trusted_schema", "OFF", "0")?;
+    set_journal(connection, location, options)?;
+    on_open::run(connection, options.on_open.as_ref())
+}
+
+/// How commits get to the disk.
+fn set_journal(connection: &Connection, location: &Location, options: &Options) -> Result<(), Error> {
     match location {
         // Nothing here outlives the process; the journal is still needed to roll a batch back.
         Location::Memory => {
@@ -161,6 +172,11 @@ pub(crate) fn read_pragma(connection: &Connection, pragma: &str) -> Result<Strin
 /// Whether foreign keys would keep the open transaction from committing.
 pub(crate) fn has_unresolved_foreign_keys(connection: &Connection) -> bool {
     status(connection, ffi::SQLITE_DBSTATUS_DEFERRED_FKS, false) != 0
+}
+
+/// Whether there are temporary tables, views or triggers, which are found before those of the file.
+pub(crate) fn has_temporary_objects(connection: &Connection) -> Result<bool, Error> {
+    Ok(connection.prepare_cached("SELECT 1 FROM sqlite_temp_schema")?.exists([])?)
 }
 
 /// Pages written since this was last asked; in WAL mode that is frames appended to the log.

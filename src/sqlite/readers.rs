@@ -6,13 +6,15 @@ use parking_lot::{Condvar, Mutex};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{explain, prepare_for_work, set_pragma};
+use super::{explain, has_temporary_objects, on_open, prepare_for_work, read_pragma, set_pragma};
 use crate::error::Error;
+use crate::options::OnOpen;
 
 /// A bounded set of reading connections to one file, opened when first needed.
 pub(crate) struct ReaderPool {
     path: PathBuf,
     connections_max: usize,
+    on_open: Option<OnOpen>,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -25,8 +27,8 @@ struct State {
 }
 
 impl ReaderPool {
-    pub(crate) fn new(path: PathBuf, connections_max: usize) -> Self {
-        Self { path, connections_max, state: Mutex::default(), returned: Condvar::new() }
+    pub(crate) fn new(path: PathBuf, connections_max: usize, on_open: Option<OnOpen>) -> Self {
+        Self { path, connections_max, on_open, state: Mutex::default(), returned: Condvar::new() }
     }
 
     /// Runs `read` on a connection, waiting for one if all are busy.
@@ -70,7 +72,8 @@ impl ReaderPool {
         drop(state);
         self.open().inspect_err(|_| {
             self.state.lock().open -= 1;
-            self.returned.notify_one();
+            // Whoever waits for a connection may have this one's place; all who close wait for it to be gone.
+            self.returned.notify_all();
         })
     }
 
@@ -86,12 +89,12 @@ impl ReaderPool {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         set_pragma(&connection, "query_only", "ON", "1")?;
         set_pragma(&connection, "trusted_schema", "OFF", "0")?;
+        on_open::run(&connection, self.on_open.as_ref())?;
         Ok(connection)
     }
 
     fn give_back(&self, connection: Connection) {
-        // A read that left a transaction open would pin the log for ever.
-        let usable = connection.is_autocommit();
+        let usable = is_as_lent(&connection);
         let mut state = self.state.lock();
         if state.closed || !usable {
             state.open -= 1;
@@ -117,6 +120,16 @@ impl ReaderPool {
             self.returned.wait(&mut state);
         }
     }
+}
+
+/// Whether the next one may have it. A read that left a transaction open would pin the log for ever; one that switched
+/// `query_only` off, attached a database or made temporary objects would have the next one write, or read something
+/// else.
+fn is_as_lent(connection: &Connection) -> bool {
+    connection.is_autocommit()
+        && connection.db_name(2).is_err()
+        && read_pragma(connection, "query_only").is_ok_and(|value| value == "1")
+        && has_temporary_objects(connection).is_ok_and(|has| !has)
 }
 
 struct Lent<'a> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBehavior};
 
+use super::control::Control;
 use super::identity::Identity;
 use super::write_back::WriteBack;
 use super::{Location, set_pragma};
@@ -39,6 +40,7 @@ const FRAME_HEADER_BYTES: u64 = 24;
 /// The writing connection. Every method is called from the writer thread.
 pub(crate) struct WriteConnection {
     connection: Connection,
+    control: Control,
     counters: Arc<Counters>,
     /// `None` in memory mode.
     path: Option<PathBuf>,
@@ -86,6 +88,7 @@ impl WriteConnection {
         };
         Ok(Self {
             connection,
+            control: Control::new(),
             counters,
             identity: path.as_deref().and_then(Identity::of),
             path,
@@ -115,18 +118,18 @@ impl WriteConnection {
     pub(crate) fn begin(&mut self, sync: Sync) -> Result<(), Error> {
         if !self.is_in_transaction() {
             self.set_sync(sync)?;
-            self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            self.connection.prepare_cached(&self.control.begin)?.execute([])?;
         }
         Ok(())
     }
 
     /// Opens the batch's transaction and lends it. It stays open when the loan ends: only [`Self::commit`]
-    /// and [`Self::rollback`] end it.
-    pub(crate) fn transaction(&mut self, sync: Sync) -> Result<Transaction<'_>, Error> {
+    /// and [`Self::rollback`] end it. With it comes what opens savepoints inside of it.
+    pub(crate) fn transaction(&mut self, sync: Sync) -> Result<(Transaction<'_>, &Control), Error> {
         self.set_sync(sync)?;
         let mut transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         transaction.set_drop_behavior(DropBehavior::Ignore);
-        Ok(transaction)
+        Ok((transaction, &self.control))
     }
 
     /// Whether a commit `AsPromised` waits for the disk.
@@ -154,14 +157,18 @@ impl WriteConnection {
             // This batch did not happen, but what was acknowledged since the last look is as good as gone.
             self.check_files().map_err(CommitError::Unknown)?;
         }
-        let committed =
-            self.connection.prepare_cached("COMMIT").and_then(|mut statement| statement.execute([]));
+        let committed = self
+            .connection
+            .prepare_cached(&self.control.commit)
+            .and_then(|mut statement| statement.execute([]));
         if let Err(error) = committed {
             // A disk that is full refuses the frame that would make the commit valid, and a lock keeps
             // SQLite from starting to write it: both are certain. Anything else, a failed fsync above
-            // all, leaves frames whose fate nobody knows.
-            let certain =
-                matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy));
+            // all, leaves frames whose fate nobody knows. An interrupt is looked for before it begins.
+            let certain = matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::OperationInterrupted)
+            );
             let error = Error::from(error);
             return Err(if certain { CommitError::RolledBack(error) } else { CommitError::Unknown(error) });
         }
@@ -177,7 +184,7 @@ impl WriteConnection {
     /// Rolls the open transaction back, if there is one.
     pub(crate) fn rollback(&mut self) -> Result<(), Error> {
         if self.is_in_transaction() {
-            self.connection.prepare_cached("ROLLBACK")?.execute([])?;
+            self.connection.prepare_cached(&self.control.rollback)?.execute([])?;
         }
         Ok(())
     }
@@ -226,7 +233,12 @@ impl WriteConnection {
             }
             Err(error) => match error.sqlite_error_code() {
                 // The log keeps everything; there will be another time.
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
+                Some(
+                    ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::DiskFull
+                    | ErrorCode::OperationInterrupted,
+                ) => {
                     tracing::warn!(%error, "checkpoint put off");
                     Ok(false)
                 }

@@ -1,71 +1,118 @@
-//! What a closure may not do to the batch it shares with others, enforced by SQLite's authorizer.
+//! What a closure may not do to the batch it shares with others, and how that is enforced.
+//!
+//! Three things of SQLite stand guard while a closure runs:
+//! - the **authorizer** refuses statements by what they are, when they are prepared (`objections.rs`). What was
+//!   prepared before cannot be refused; so nothing of ours that ends transactions is where a closure finds it
+//!   (`sqlite/control.rs`).
+//! - the **commit hook** turns every commit into a rollback. No closure may commit, and one whose transaction has
+//!   ended under it (`ON CONFLICT ROLLBACK`, `RAISE(ROLLBACK)`) goes on without one, where every statement commits by
+//!   itself: nothing of that reaches the file.
+//! - the **rollback hook** remembers that the transaction ended, even if the closure has begun another.
+//!
+//! After the closure, what it could change besides rows is put back (`sqlite/settings.rs`), and the three are
+//! looked at: up to rusqlite 0.40 a `&Connection` is enough to take them away. Whoever did that may have committed, so
+//! the outcome of the batch is unknown, and the writer fails. rusqlite from 0.41 on does not let them.
 
+use std::ffi::{c_int, c_void};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Connection, Statement, ffi};
 
+use super::objections::{objection, touches_temporary_schema};
 use crate::error::Error;
+use crate::sqlite::{self, SAVEPOINT, Settings};
 
-/// The savepoint each closure runs in.
-const NAME: &str = "forebay_operation";
-// Whole statements, because they run for every closure.
-pub(super) const SAVEPOINT: &str = "SAVEPOINT forebay_operation";
-pub(super) const ROLLBACK_TO: &str = "ROLLBACK TO forebay_operation";
-pub(super) const RELEASE: &str = "RELEASE forebay_operation";
+/// The batch cannot be committed.
+pub(super) enum Lost {
+    /// Nothing of it is in the file, for certain.
+    RolledBack(Error),
+    /// Nobody can tell.
+    Unknown(Error),
+}
 
-/// Pragmas that set nothing, or nothing that reaches beyond the closure.
-const PRAGMAS_ALLOWED: &[&str] = &[
-    "application_id",
-    "collation_list",
-    "compile_options",
-    "data_version",
-    "database_list",
-    "encoding",
-    "foreign_key_check",
-    "foreign_key_list",
-    "freelist_count",
-    "function_list",
-    "index_info",
-    "index_list",
-    "index_xinfo",
-    "integrity_check",
-    "page_count",
-    "quick_check",
-    "schema_version",
-    "table_info",
-    "table_list",
-    "table_xinfo",
-    "user_version",
-];
+impl From<Error> for Lost {
+    fn from(error: Error) -> Self {
+        Self::RolledBack(error)
+    }
+}
 
-/// Switches the authorizer on while a closure runs, and remembers what it refused.
-#[derive(Clone, Default)]
+/// See the module's documentation. IMPORTANT: it has to be dropped after the connection it was installed on.
 pub(super) struct Guard {
     state: Arc<State>,
+    settings: Settings,
 }
 
 #[derive(Default)]
 struct State {
     armed: AtomicBool,
+    /// Whether the transaction has ended since this was armed.
+    ended: AtomicBool,
+    /// How often the authorizer was asked.
+    asked: AtomicU64,
+    /// Whether any statement that changes temporary objects was ever prepared.
+    temporary: AtomicBool,
     refused: Mutex<Option<String>>,
 }
 
 impl Guard {
     pub(super) fn install(connection: &mut Connection) -> Result<Self, Error> {
-        let guard = Self::default();
-        let state = Arc::clone(&guard.state);
-        connection.authorizer(Some(move |context: AuthContext<'_>| state.authorize(&context.action)))?;
+        let state = Arc::new(State::default());
+        let authorizer = Arc::clone(&state);
+        connection.authorizer(Some(move |context: AuthContext<'_>| authorizer.authorize(&context.action)))?;
+        let guard = Self { state, settings: Settings::of(connection) };
+        guard.set_hooks(connection);
         Ok(guard)
     }
 
     /// Guards until the returned value is dropped, also by a panic.
     pub(super) fn arm(&self) -> Armed<'_> {
         *self.state.refused.lock() = None;
+        self.state.ended.store(false, Ordering::Relaxed);
         self.state.armed.store(true, Ordering::Relaxed);
         Armed { guard: self }
+    }
+
+    /// Looks at what a closure has left. Gives the statement that releases its savepoint.
+    ///
+    /// IMPORTANT: still armed while things are put back: a statement that was left unfinished commits when it is
+    /// reset, if the transaction has ended before.
+    pub(super) fn inspect<'c>(
+        &self,
+        armed: Armed<'_>,
+        connection: &'c Connection,
+    ) -> Result<Statement<'c>, Lost> {
+        self.settings.restore(connection);
+        drop(armed);
+        let asked = self.state.asked.load(Ordering::Relaxed);
+        // Prepared anew every time: the authorizer is asked, or it is not there any more.
+        let release = connection.prepare(&format!("RELEASE {SAVEPOINT}")).map_err(Error::from);
+        if !self.set_hooks(connection) || self.state.asked.load(Ordering::Relaxed) == asked {
+            return Err(Lost::Unknown(Error::refused(
+                "a closure took away the hooks that keep it from ending the batch (authorizer, commit or rollback \
+                 hook): it may have committed parts of it",
+            )));
+        }
+        if self.state.ended.load(Ordering::Relaxed) || connection.is_autocommit() {
+            return Err(Lost::RolledBack(Error::refused(
+                "a closure made SQLite roll back the whole batch (ON CONFLICT ROLLBACK or RAISE(ROLLBACK), or the \
+                 disk is full)",
+            )));
+        }
+        Ok(release?)
+    }
+
+    /// Refuses temporary objects that outlive the closure: later ones would find them in place of the file's own.
+    pub(super) fn check_temporary(&self, connection: &Connection) -> Result<(), Error> {
+        if self.state.temporary.load(Ordering::Relaxed) && sqlite::has_temporary_objects(connection)? {
+            return Err(Error::refused(
+                "a closure left temporary tables, views or triggers, which later closures would meet in place of the \
+                 file's own: drop them before it ends",
+            ));
+        }
+        Ok(())
     }
 
     /// The reason behind "not authorized", if that is what an error says.
@@ -76,6 +123,39 @@ impl Guard {
             Some(reason) if denied => Error::Refused { reason },
             _ => error,
         }
+    }
+
+    /// Whether both hooks were there already.
+    #[allow(unsafe_code)]
+    fn set_hooks(&self, connection: &Connection) -> bool {
+        let state = Arc::as_ptr(&self.state).cast_mut().cast::<c_void>();
+        // SAFETY: the handle is valid while the connection is borrowed, and used by this thread alone. `state` is
+        // what the callbacks expect, and lives as long as this guard, which is dropped after the connection (the
+        // order of `ClosureStore`'s fields). What is found in their place was registered by rusqlite, which owns it.
+        unsafe {
+            let handle = connection.handle();
+            let commit = ffi::sqlite3_commit_hook(handle, Some(on_commit), state);
+            let rollback = ffi::sqlite3_rollback_hook(handle, Some(on_rollback), state);
+            commit == state && rollback == state
+        }
+    }
+}
+
+/// `state` is a `State`.
+#[allow(unsafe_code)]
+unsafe extern "C" fn on_commit(state: *mut c_void) -> c_int {
+    // SAFETY: see `Guard::set_hooks`; only shared references to it are ever made.
+    let state = unsafe { &*state.cast::<State>() };
+    c_int::from(state.armed.load(Ordering::Relaxed))
+}
+
+/// `state` is a `State`.
+#[allow(unsafe_code)]
+unsafe extern "C" fn on_rollback(state: *mut c_void) {
+    // SAFETY: as for `on_commit`.
+    let state = unsafe { &*state.cast::<State>() };
+    if state.armed.load(Ordering::Relaxed) {
+        state.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -91,8 +171,12 @@ impl Drop for Armed<'_> {
 
 impl State {
     fn authorize(&self, action: &AuthAction<'_>) -> Authorization {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if !self.armed.load(Ordering::Relaxed) {
             return Authorization::Allow;
+        }
+        if touches_temporary_schema(action) {
+            self.temporary.store(true, Ordering::Relaxed);
         }
         match objection(action) {
             None => Authorization::Allow,
@@ -101,30 +185,5 @@ impl State {
                 Authorization::Deny
             }
         }
-    }
-}
-
-fn objection(action: &AuthAction<'_>) -> Option<String> {
-    match action {
-        AuthAction::Transaction { .. } => Some(
-            "a closure shares its transaction with others: it can neither begin, commit nor roll back; \
-             return an error to undo what it did, or use a savepoint of its own"
-                .into(),
-        ),
-        AuthAction::Savepoint { savepoint_name, .. } if savepoint_name.eq_ignore_ascii_case(NAME) => {
-            Some(format!("the savepoint {NAME} is the one a closure runs in: use another name"))
-        }
-        AuthAction::Attach { .. } | AuthAction::Detach { .. } => Some(
-            "a closure cannot attach or detach a database: the batch it shares commits in one file".into(),
-        ),
-        AuthAction::Pragma { pragma_name, .. }
-            if !PRAGMAS_ALLOWED.iter().any(|allowed| allowed.eq_ignore_ascii_case(pragma_name)) =>
-        {
-            Some(format!(
-                "PRAGMA {pragma_name} inside a closure could change the durability or the meaning of the \
-                 whole batch: use Options, or Writer::read for pragmas that only report"
-            ))
-        }
-        _ => None,
     }
 }

@@ -1,21 +1,26 @@
 //! Group commit for anyone who embeds SQLite: closures in, one transaction per batch, a result for each.
 
 mod guard;
+mod inside;
+mod objections;
 mod store;
 mod ticket;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::ThreadId;
 
+use inside::Place;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction};
 pub(crate) use store::{ClosureStore, Operation};
 pub use ticket::Ticket;
 
-use crate::buffer::Stats;
+use crate::buffer::{Pending, Stats};
 use crate::database::{Database, Opening};
 use crate::error::Error;
 use crate::options::Options;
+use crate::sqlite::Settings;
 
 /// A group-commit writer on the embedder's own SQLite file.
 ///
@@ -65,8 +70,11 @@ impl Writer {
     ///
     /// The closure runs at most once, on the writer thread, in arrival order. It may return any error of
     /// its own through [`Error::operation`]. What would break the batch for its neighbours (commit,
-    /// rollback, attach, certain pragmas) is refused with an error that says why. Dropping the ticket does
-    /// not cancel the write.
+    /// rollback, attach, pragmas that set something) is refused with an error that says why. Dropping the ticket
+    /// does not cancel the write.
+    ///
+    /// Inside a closure of the same writer it does not block: while the buffer is full the ticket resolves with
+    /// [`Error::WouldDeadlock`], and nothing was submitted. Nor can a closure wait for the ticket; see [`Ticket`].
     pub fn submit<T, F>(&self, operation: F) -> Ticket<T>
     where
         T: Send + 'static,
@@ -83,7 +91,12 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        Ticket::new(self.database.buffer.submit_blocking(operation, bytes), value)
+        let submitted = if self.is_inside(Place::Closure) {
+            self.submit_inside(operation, bytes)
+        } else {
+            self.database.buffer.submit_blocking(operation, bytes)
+        };
+        self.ticket(submitted, value)
     }
 
     /// Submits a closure only if there is room right now.
@@ -96,9 +109,21 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
-        let bytes = size_of::<F>();
+        self.try_submit_sized(size_of::<F>(), operation)
+    }
+
+    /// As [`Self::try_submit`], for a closure that carries `bytes` on the heap (see [`Self::submit_sized`]).
+    ///
+    /// # Errors
+    /// As [`Self::try_submit`].
+    pub fn try_submit_sized<T, F>(&self, bytes: usize, operation: F) -> Result<Ticket<T>, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
+    {
         let (operation, value) = prepare(operation);
-        Ok(Ticket::new(Ok(self.database.buffer.try_submit(operation, bytes)?), value))
+        let submitted = self.database.buffer.try_submit(operation, bytes)?;
+        Ok(self.ticket(Ok(submitted), value))
     }
 
     /// Submits a closure, suspending the calling task while the buffer is full; never blocks a thread, and
@@ -108,14 +133,28 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
-        let bytes = size_of::<F>();
+        self.submit_async_sized(size_of::<F>(), operation).await
+    }
+
+    /// As [`Self::submit_async`], for a closure that carries `bytes` on the heap (see [`Self::submit_sized`]).
+    pub async fn submit_async_sized<T, F>(&self, bytes: usize, operation: F) -> Ticket<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
+    {
         let (operation, value) = prepare(operation);
-        Ticket::new(self.database.buffer.submit(operation, bytes).await, value)
+        let submitted = if self.is_inside(Place::Closure) {
+            self.submit_inside(operation, bytes)
+        } else {
+            self.database.buffer.submit(operation, bytes).await
+        };
+        self.ticket(submitted, value)
     }
 
     /// Runs `read` on a `query_only` connection, on the calling thread; blocks while all
     /// [`Options::readers`] are busy. It sees every write whose ticket has resolved. Keep it short: a read
-    /// in progress keeps the write-ahead log from being reused.
+    /// in progress keeps the write-ahead log from being reused. Inside a closure, read through its transaction: this
+    /// does not see the batch, and the batch would wait for whoever has the connections.
     ///
     /// # Errors
     /// Whatever `read` returns; [`Error::Closed`] and [`Error::Failed`].
@@ -123,6 +162,12 @@ impl Writer {
         if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
         }
+        let read = |connection: &Connection| {
+            let _inside = inside::enter(Place::Read, self.writer_thread());
+            // The next one is lent the same connection.
+            let _restored = Restored { settings: Settings::of(connection), connection };
+            read(connection)
+        };
         match &self.database.readers {
             Some(readers) => readers.with(read)?,
             // A writer is always on a file.
@@ -136,9 +181,39 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Failed`] if the writer had failed, or the failure of the last checkpoint; what was
-    /// acknowledged is durable either way.
+    /// acknowledged is durable either way. [`Error::WouldDeadlock`] inside a closure or a [`Self::read`] of this
+    /// writer, which it would have to wait for: nothing was closed.
     pub fn close(&self) -> Result<(), Error> {
+        if self.is_inside(Place::Closure) || self.is_inside(Place::Read) {
+            return Err(inside::would_deadlock(
+                "closing a writer inside one of its own closures or reads",
+                "close it after the closure or the read has returned",
+            ));
+        }
         self.database.close()
+    }
+
+    /// Submits on the writer thread, where nobody may wait for room: only this thread makes any.
+    fn submit_inside(&self, operation: Operation, bytes: usize) -> Result<Pending<()>, Error> {
+        self.database.buffer.try_submit(operation, bytes).map_err(|error| match error {
+            Error::Full => inside::would_deadlock(
+                "submitting inside a closure of the same writer while the buffer is full",
+                "do the work in this transaction, or submit it when the closure has returned",
+            ),
+            other => other,
+        })
+    }
+
+    fn ticket<T>(&self, submitted: Result<Pending<()>, Error>, value: Value<T>) -> Ticket<T> {
+        Ticket::new(submitted, value, self.writer_thread())
+    }
+
+    fn writer_thread(&self) -> ThreadId {
+        self.database.buffer.writer_thread()
+    }
+
+    fn is_inside(&self, place: Place) -> bool {
+        inside::is(place, self.writer_thread())
     }
 
     /// What the writer has done since it was opened. Never blocks.
@@ -147,8 +222,23 @@ impl Writer {
     }
 }
 
+/// Puts a connection's settings back when it is dropped, also by a panic.
+struct Restored<'a> {
+    settings: Settings,
+    connection: &'a Connection,
+}
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        self.settings.restore(self.connection);
+    }
+}
+
+/// Where a closure leaves its value.
+type Value<T> = Arc<Mutex<Option<T>>>;
+
 /// A closure as the writer thread runs it, and where its value will be.
-fn prepare<T, F>(operation: F) -> (Operation, Arc<Mutex<Option<T>>>)
+fn prepare<T, F>(operation: F) -> (Operation, Value<T>)
 where
     T: Send + 'static,
     F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,

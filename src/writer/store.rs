@@ -6,25 +6,30 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
-use super::guard::{Guard, RELEASE, ROLLBACK_TO, SAVEPOINT};
+use super::guard::{Guard, Lost};
+use super::inside::{self, Place};
 use crate::buffer::{CommitError, Replies, Responder, Store};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
-use crate::sqlite::{self, Location, Sync, WriteConnection};
+use crate::sqlite::{self, Control, Location, Sync, WriteConnection};
 
 /// A closure without its value, which it leaves in a place of its own.
 pub(crate) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
 
 pub(crate) struct ClosureStore {
     connection: WriteConnection,
+    /// IMPORTANT: after the connection, which calls it.
     guard: Guard,
     clock: Arc<dyn Clock>,
     gathered: Vec<(Operation, Responder<()>)>,
+    /// Set when nobody can tell what became of the batch that is about to be rolled back.
+    outcome_unknown: Option<Error>,
     /// Dropped last, when the connection is gone.
     _held: Held,
 }
@@ -38,35 +43,63 @@ impl ClosureStore {
         let guard = Guard::install(&mut connection)?;
         let connection = WriteConnection::new(connection, location, options, counters)?;
         let clock = options.clock_or_system();
-        Ok(Self { connection, guard, clock, gathered: Vec::new(), _held: held })
+        Ok(Self { connection, guard, clock, gathered: Vec::new(), outcome_unknown: None, _held: held })
     }
 
     /// Runs one closure so that it leaves everything or nothing.
     fn run(
         guard: &Guard,
+        control: &Control,
         transaction: &Transaction<'_>,
         operation: Operation,
-    ) -> Result<Result<(), Error>, Error> {
-        statement(transaction, SAVEPOINT)?;
+    ) -> Result<Result<(), Error>, Lost> {
+        statement(transaction, &control.savepoint)?;
         let armed = guard.arm();
+        let inside = inside::enter(Place::Closure, thread::current().id());
         let outcome = catch_unwind(AssertUnwindSafe(|| operation(transaction)));
-        drop(armed);
+        drop(inside);
         let outcome = match outcome {
             Ok(result) => result.map_err(|error| guard.explain(error)),
-            Err(panic) => Err(Error::Panicked { message: panic_message(panic.as_ref()) }),
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                drop_quietly(panic);
+                Err(Error::Panicked { message })
+            }
         };
-        if transaction.is_autocommit() {
-            // `ON CONFLICT ROLLBACK`, `RAISE(ROLLBACK)`, a disk that filled up: SQLite has undone the batch.
-            return Err(outcome.err().unwrap_or_else(|| {
-                Error::refused("a closure made SQLite roll back the whole batch (ON CONFLICT ROLLBACK?)")
-            }));
-        }
-        let outcome = outcome.and_then(|()| check_foreign_keys(transaction));
+        let mut release = guard.inspect(armed, transaction)?;
+        let outcome = outcome
+            .and_then(|()| guard.check_temporary(transaction))
+            .and_then(|()| check_foreign_keys(transaction));
         if outcome.is_err() {
-            statement(transaction, ROLLBACK_TO)?;
+            statement(transaction, &control.rollback_to)?;
         }
-        statement(transaction, RELEASE)?;
+        release.execute([]).map_err(Error::from)?;
         Ok(outcome)
+    }
+
+    /// Runs everything that was gathered, up to the first closure that loses the batch.
+    fn run_gathered(&mut self, out: &mut Replies<()>) -> Result<(), Lost> {
+        let mut gathered = std::mem::take(&mut self.gathered).into_iter();
+        let result = match self.connection.transaction(Sync::AsPromised) {
+            Ok((transaction, control)) => gathered.by_ref().try_for_each(|(operation, responder)| {
+                match Self::run(&self.guard, control, &transaction, operation) {
+                    Ok(outcome) => out.push(responder, outcome),
+                    Err(lost) => {
+                        // The buffer overwrites it.
+                        out.push(responder, Err(Error::Closed));
+                        return Err(lost);
+                    }
+                }
+                Ok(())
+            }),
+            Err(error) => Err(error.into()),
+        };
+        // Those that did not get to run share the fate of the batch.
+        for (operation, responder) in gathered {
+            drop_quietly(operation);
+            out.push(responder, Err(Error::Closed));
+        }
+        result
     }
 }
 
@@ -94,6 +127,14 @@ fn refuse_engine_file(connection: &Connection, location: &Location) -> Result<()
 fn statement(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.prepare_cached(sql)?.execute([])?;
     Ok(())
+}
+
+/// Drops what a stranger made: a panic of its `Drop` ends here.
+fn drop_quietly<T>(value: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Its own `Drop` may panic as well, and so on.
+        std::mem::forget(panic);
+    }
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -124,23 +165,13 @@ impl Store for ClosureStore {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        let mut gathered = std::mem::take(&mut self.gathered).into_iter();
-        let result = match self.connection.transaction(Sync::AsPromised) {
-            Ok(transaction) => gathered.by_ref().try_for_each(|(operation, responder)| {
-                let (outcome, result) = match Self::run(&self.guard, &transaction, operation) {
-                    Ok(outcome) => (outcome, Ok(())),
-                    Err(lost) => (Err(lost.clone()), Err(lost)),
-                };
-                out.push(responder, outcome);
-                result
-            }),
-            Err(error) => Err(error),
-        };
-        // Those that did not get to run share the fate of the batch.
-        for (_, responder) in gathered {
-            out.push(responder, Err(Error::Closed));
-        }
-        result
+        self.run_gathered(out).map_err(|lost| match lost {
+            Lost::RolledBack(error) => error,
+            Lost::Unknown(error) => {
+                self.outcome_unknown = Some(error.clone());
+                error
+            }
+        })
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
@@ -148,7 +179,11 @@ impl Store for ClosureStore {
     }
 
     fn rollback(&mut self) -> Result<(), CommitError> {
-        self.connection.rollback().map_err(CommitError::Unknown)
+        let rolled_back = self.connection.rollback();
+        match self.outcome_unknown.take() {
+            Some(error) => Err(CommitError::Unknown(error)),
+            None => rolled_back.map_err(CommitError::Unknown),
+        }
     }
 
     fn take_back(&mut self, (): ()) {}
@@ -162,7 +197,8 @@ impl Store for ClosureStore {
     }
 
     fn abandon(&mut self, error: &Error) {
-        for (_, responder) in self.gathered.drain(..) {
+        for (operation, responder) in self.gathered.drain(..) {
+            drop_quietly(operation);
             let _ = responder.send(Err(error.clone()));
         }
     }

@@ -3,32 +3,45 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::thread::ThreadId;
 
 use parking_lot::Mutex;
 
+use super::inside::{self, Place};
 use crate::buffer::Pending;
 use crate::error::Error;
 
 /// Resolves once, when the batch that holds the closure is committed, or with the error that kept it from
 /// being so. A future for any runtime, or [`Ticket::wait`]. Dropping it does not cancel the write.
+///
+/// A closure must not wait for a ticket of the writer that runs it, whose next commit waits for the closure to end:
+/// it would wait for ever, and is told [`Error::WouldDeadlock`] instead. It may hand the ticket on, to be awaited
+/// elsewhere.
 #[must_use = "a write that nobody waits for may fail without anybody knowing"]
 #[derive(Debug)]
 pub struct Ticket<T> {
     pending: Result<Pending<()>, Option<Error>>,
     value: Arc<Mutex<Option<T>>>,
+    /// The thread that answers.
+    writer: ThreadId,
 }
 
 impl<T> Ticket<T> {
-    pub(super) fn new(submitted: Result<Pending<()>, Error>, value: Arc<Mutex<Option<T>>>) -> Self {
-        Self { pending: submitted.map_err(Some), value }
+    pub(super) fn new(
+        submitted: Result<Pending<()>, Error>,
+        value: Arc<Mutex<Option<T>>>,
+        writer: ThreadId,
+    ) -> Self {
+        Self { pending: submitted.map_err(Some), value, writer }
     }
 
     /// Blocks the calling thread until the closure's batch is committed.
     ///
     /// # Errors
     /// The closure's own error, and those of batches and engines (see [`Error`]). Only
-    /// [`Error::OutcomeUnknown`] leaves open whether the write happened.
+    /// [`Error::OutcomeUnknown`] leaves open whether the write happened. [`Error::WouldDeadlock`] inside a closure of
+    /// the same writer; the write goes on.
     pub fn wait(self) -> Result<T, Error> {
         pollster::block_on(self)
     }
@@ -39,7 +52,17 @@ impl<T> Future for Ticket<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let committed = match &mut self.pending {
-            Ok(pending) => ready!(Pin::new(pending).poll(cx)),
+            Ok(pending) => match Pin::new(pending).poll(cx) {
+                Poll::Ready(answer) => answer,
+                // Whoever polls here may be about to block the thread that answers.
+                Poll::Pending if inside::is(Place::Closure, self.writer) => {
+                    return Poll::Ready(Err(inside::would_deadlock(
+                        "waiting for a ticket inside a closure of the same writer",
+                        "return from the closure and wait afterwards, or do the work in this transaction",
+                    )));
+                }
+                Poll::Pending => return Poll::Pending,
+            },
             Err(refused) => Err(refused.take().unwrap_or(Error::Closed)),
         };
         Poll::Ready(committed.and_then(|()| self.value.lock().take().ok_or(Error::Closed)))

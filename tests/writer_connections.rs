@@ -1,0 +1,171 @@
+//! The connections a `Writer` works with: `Options::on_open` runs on each of them and cannot undo what is promised, and
+//! a reader's connection goes to the next one as it was.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use forebay::rusqlite::functions::FunctionFlags;
+use forebay::rusqlite::limits::Limit;
+use forebay::rusqlite::{self, Connection};
+use forebay::{Error, Options, Writer};
+
+fn pragma(connection: &Connection, name: &str) -> Result<i64, Error> {
+    Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
+}
+
+fn seven(connection: &Connection) -> Result<(), Error> {
+    connection.create_scalar_function("seven", 0, FunctionFlags::SQLITE_UTF8, |_context| Ok(7))?;
+    connection.create_collation("backwards", |a, b| b.cmp(a))?;
+    Ok(connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = ON")?)
+}
+
+/// All that [`seven`] has set, and what forebay has.
+fn look(connection: &Connection) -> Result<Vec<i64>, Error> {
+    let sql = "SELECT seven() WHERE 'a' > 'b' COLLATE backwards";
+    let mut found = vec![connection.query_row(sql, [], |row| row.get(0))?];
+    for name in ["foreign_keys", "trusted_schema", "busy_timeout", "wal_autocheckpoint"] {
+        found.push(pragma(connection, name)?);
+    }
+    Ok(found)
+}
+
+#[test]
+fn on_open_runs_on_every_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&opened);
+    let options = Options::default().readers(2).on_open(move |connection| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.prepare_cached("COMMIT")?;
+        seven(connection)
+    });
+    let path = folder.path().join("app.db");
+    let writer = Writer::open(&path, options.clone()).unwrap();
+    assert_eq!(writer.submit(|tx| look(tx)).wait().unwrap(), [7, 1, 1, 2000, 0]);
+    let both = writer.read(|one| Ok((look(one)?, writer.read(look)?))).unwrap();
+    assert_eq!(both, (vec![7, 1, 1, 2000, 0], vec![7, 1, 1, 2000, 0]));
+    assert_eq!(opened.load(Ordering::SeqCst), 3);
+    writer.read(|conn| Ok(conn.execute_batch("CREATE TABLE t (n)")?)).unwrap_err();
+    writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n)")?)).wait().unwrap();
+    let ended = writer.submit(|tx| Ok(tx.prepare_cached("COMMIT")?.execute([])?)).wait().unwrap_err();
+    assert!(matches!(ended, Error::Refused { .. }), "what on_open has prepared is not shared: {ended}");
+    assert!(format!("{options:?}").contains("on_open: Some"));
+    Writer::open(&path, options).unwrap();
+    let error = Writer::open(&path, Options::default()).unwrap_err();
+    assert!(error.to_string().contains("on_open: given, none"), "{error}");
+}
+
+#[test]
+fn on_open_cannot_undo_what_is_promised() {
+    type OnOpen = fn(&Connection) -> Result<(), Error>;
+    let cases: &[(&str, OnOpen)] = &[
+        ("synchronous", |conn| Ok(conn.execute_batch("PRAGMA synchronous = OFF")?)),
+        ("journal_mode", |conn| {
+            Ok(conn.execute_batch("PRAGMA query_only = OFF; PRAGMA journal_mode = DELETE")?)
+        }),
+        ("wal_autocheckpoint", |conn| Ok(conn.execute_batch("PRAGMA wal_autocheckpoint = 10")?)),
+        ("query_only", |conn| Ok(conn.execute_batch("PRAGMA query_only = OFF")?)),
+        ("attached", |conn| Ok(conn.execute_batch("ATTACH ':memory:' AS other")?)),
+        ("transaction", |conn| Ok(conn.execute_batch("BEGIN")?)),
+        ("NO_CKPT_ON_CLOSE", |conn| {
+            let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            let now = conn.db_config(config)?;
+            Ok(conn.set_db_config(config, !now).map(drop)?)
+        }),
+        ("panicked", |_conn| std::panic::resume_unwind(Box::new("quietly"))),
+    ];
+    for (what, on_open) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let error = Writer::open(&path, Options::default().on_open(on_open)).unwrap_err();
+        let refused =
+            matches!(&error, Error::InvalidOption { option: "on_open", reason } if reason.contains(what));
+        assert!(refused, "{what}: {error}");
+        // On a reader alone: the read is told, and closing does not wait for what was never opened.
+        let opened = AtomicUsize::new(0);
+        let options = Options::default().on_open(move |conn| match opened.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(()),
+            _ => on_open(conn),
+        });
+        let writer = Writer::open(&path, options).unwrap();
+        let error = writer.read(|_conn| Ok(())).unwrap_err();
+        // The journal's mode cannot be changed beside another connection, and SQLite says so itself.
+        let refused = matches!(&error, Error::InvalidOption { option: "on_open", .. });
+        assert!(refused || *what == "journal_mode", "{what}: {error}");
+        writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n)")?)).wait().unwrap();
+        writer.close().unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let failing = Options::default().on_open(|_conn| Err(Error::operation("not today")));
+    let error = Writer::open(folder.path().join("app.db"), failing).unwrap_err();
+    assert_eq!(error.to_string(), "not today");
+    // Nor can it write.
+    let writing = Options::default().on_open(|conn| Ok(conn.execute_batch("CREATE TABLE t (n)")?));
+    Writer::open(folder.path().join("app.db"), writing).unwrap_err();
+}
+
+#[test]
+fn what_a_read_leaves_on_its_connection_does_not_reach_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Writer::open(folder.path().join("app.db"), Options::default().readers(1)).unwrap();
+    writer
+        .submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1), (2)")?))
+        .wait()
+        .unwrap();
+    type Read = fn(&Connection) -> Result<(), Error>;
+    let cases: &[(&str, Read)] = &[
+        ("query_only off", |conn| Ok(conn.execute_batch("PRAGMA query_only = OFF")?)),
+        ("a temporary table", |conn| {
+            Ok(conn
+                .execute_batch("PRAGMA query_only = OFF; CREATE TEMP TABLE t (n); PRAGMA query_only = ON")?)
+        }),
+        ("an attached database", |conn| Ok(conn.execute_batch("ATTACH ':memory:' AS other")?)),
+        ("an open transaction", |conn| Ok(conn.execute_batch("BEGIN; SELECT n FROM t")?)),
+        ("limits", |conn| {
+            conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, 10)?;
+            conn.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 1)?;
+            Ok(())
+        }),
+        ("a busy timeout", |conn| Ok(conn.busy_timeout(Duration::ZERO)?)),
+        ("an unfinished query", |conn| {
+            let statement = Box::leak(Box::new(conn.prepare("SELECT n FROM t")?));
+            let mut rows = statement.query([])?;
+            assert!(rows.next()?.is_some());
+            std::mem::forget(rows);
+            Ok(())
+        }),
+        ("a panic", |conn| {
+            conn.execute_batch("PRAGMA query_only = OFF")?;
+            conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, 10)?;
+            std::panic::resume_unwind(Box::new("quietly"))
+        }),
+    ];
+    let next = |conn: &Connection| {
+        let count: i64 = conn.query_row("SELECT count(*) FROM t WHERE n < 100", [], |row| row.get(0))?;
+        let databases: i64 =
+            conn.query_row("SELECT count(*) FROM pragma_database_list WHERE name <> 'temp'", [], |row| {
+                row.get(0)
+            })?;
+        let limit = i64::from(conn.limit(Limit::SQLITE_LIMIT_LENGTH)?);
+        Ok([count, databases, pragma(conn, "query_only")?, pragma(conn, "busy_timeout")?, limit])
+    };
+    let before = writer.read(next).unwrap();
+    assert_eq!(before[..4], [2, 1, 1, 2000]);
+    for (name, read) in cases {
+        let left = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.read(read)));
+        assert!(
+            left.is_err() == (*name == "a panic")
+                && left.is_ok_and(|left| left.is_ok()) != (*name == "a panic")
+        );
+        assert_eq!(writer.read(next).unwrap(), before, "{name}");
+        // A read that had gone on would not see what was written since.
+        writer.submit(|tx| Ok(tx.execute_batch("INSERT INTO t VALUES (100)")?)).wait().unwrap();
+        let count = "SELECT count(*) FROM t WHERE n = 100";
+        let seen: i64 = writer.read(|conn| Ok(conn.query_row(count, [], |row| row.get(0))?)).unwrap();
+        assert_eq!(seen, 1, "{name}");
+        writer.submit(|tx| Ok(tx.execute_batch("DELETE FROM t WHERE n = 100")?)).wait().unwrap();
+    }
+    writer.close().unwrap();
+}
