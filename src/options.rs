@@ -45,6 +45,8 @@ pub struct Options {
     pub(crate) record_bytes_max: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) clock: Option<Arc<dyn Clock>>,
+    /// How long the answer to a batch that met a full disk is held back; only tests change it.
+    pub(crate) full_disk_wait: Duration,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
             record_bytes_max: 64 << 20,
             cache_bytes: 64 << 20,
             clock: None,
+            full_disk_wait: crate::sqlite::FOREIGN_LOCK_WAIT,
         }
     }
 }
@@ -111,7 +114,7 @@ impl Options {
     }
 
     /// How many `query_only` connections serve reads beside the writer. Default: 2. In memory mode there
-    /// are none and reads go through the writer.
+    /// are none and reads go through the writer. As many threads are started when reads are first awaited.
     pub fn readers(mut self, connections: usize) -> Self {
         self.readers = connections;
         self
@@ -119,6 +122,13 @@ impl Options {
 
     /// The size of the write-ahead log, in bytes, at which the writer checkpoints even though it is busy.
     /// Default: 32 MiB. When idle it checkpoints anyway.
+    ///
+    /// The log takes up to twice as much, because one batch more may come before it is moved and reads in progress are
+    /// given time; a single batch that is larger than a quarter of this adds its own size. From one and a
+    /// half times on, reads of this process that are still running are interrupted
+    /// ([`Error::ReadInterrupted`]), and while one cannot be, writes are refused with [`Error::RolledBack`]. A
+    /// reader in another process is waited for, but only for a moment: while it reads, the log grows. On a small
+    /// volume choose a quarter of it or less.
     pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
         self.wal_bytes_max = bytes;
         self
@@ -140,6 +150,13 @@ impl Options {
     /// The clock the engine runs on. Default: the machine's. Tests hand in a [`crate::ManualClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    #[cfg(feature = "test-hooks")]
+    #[doc(hidden)]
+    pub fn full_disk_wait(mut self, wait: Duration) -> Self {
+        self.full_disk_wait = wait;
         self
     }
 
@@ -212,6 +229,7 @@ impl Options {
             record_bytes_max,
             cache_bytes,
             clock,
+            full_disk_wait: _,
         } = self;
         let mut found = Vec::new();
         let mut compare = |name: &str, open: String, asked: String| {

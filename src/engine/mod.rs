@@ -151,7 +151,7 @@ impl Engine {
         returns: Arc<Returns>,
         histories: Arc<Histories>,
     ) -> Result<Self, Error> {
-        let Opening { location, options, counters, held } = opening;
+        let Opening { location, options, counters, readers, held } = opening;
         let connection = sqlite::open_unchanged(location)?;
         let found = schema::recognise(&connection, location)?;
         schema::size_pages(&connection, found)?;
@@ -159,7 +159,7 @@ impl Engine {
         schema::prepare(&connection, found)?;
         let clock = options.clock_or_system();
         let mut engine = Self {
-            connection: WriteConnection::new(connection, location, options, counters)?,
+            connection: WriteConnection::new(connection, location, options, counters, readers)?,
             now: now(clock.as_ref()),
             clock,
             turns: Turns::default(),
