@@ -33,6 +33,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) location: &'a Location,
     pub(crate) options: &'a Options,
     pub(crate) counters: Arc<Counters>,
+    /// `None` in memory mode.
+    pub(crate) readers: Option<Arc<ReaderPool>>,
     pub(crate) held: Held,
 }
 
@@ -97,19 +99,24 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
         let counters = Arc::new(Counters::default());
-        let opening =
-            Opening { location: &location, options: &options, counters: Arc::clone(&counters), held };
+        let readers = match &location {
+            Location::File(path) => {
+                Some(Arc::new(ReaderPool::new(path.clone(), options.readers, options.on_open.clone())))
+            }
+            Location::Memory => None,
+        };
+        let opening = Opening {
+            location: &location,
+            options: &options,
+            counters: Arc::clone(&counters),
+            readers: readers.clone(),
+            held,
+        };
         let (store, shared) = store(opening).map_err(|error| match &location {
             Location::File(path) => sqlite::explain_error(error, path),
             Location::Memory => error,
         })?;
         let buffer = Buffer::start("forebay-writer", &options, counters, store)?;
-        let readers = match location {
-            Location::File(path) => {
-                Some(Arc::new(ReaderPool::new(path, options.readers, options.on_open.clone())))
-            }
-            Location::Memory => None,
-        };
         Ok(Arc::new(Self { buffer, readers, options, shared }))
     }
 }
@@ -118,7 +125,7 @@ impl<S: Store, X> Database<S, X> {
     /// IMPORTANT: the readers first, so that the connection that writes is the last one and leaves no log.
     pub(crate) fn close(&self) -> Result<(), Error> {
         if let Some(readers) = &self.readers {
-            readers.close();
+            readers.close()?;
         }
         self.buffer.close()
     }

@@ -115,6 +115,13 @@ pub enum Error {
         /// What to do instead.
         instead: &'static str,
     },
+    /// The read was interrupted: the write-ahead log had reached its bound and cannot be reused while a read
+    /// that began before is running. Keep reads short, or raise
+    /// [`wal_bytes_max`](crate::Options::wal_bytes_max).
+    ReadInterrupted {
+        /// How long it had been running.
+        ran: std::time::Duration,
+    },
     /// One value is larger than the engine stores. Nothing was written of it; an acknowledgement stored the failure
     /// of what produced it instead (see [`record_bytes_max`](crate::Options::record_bytes_max)).
     RecordTooLarge {
@@ -176,10 +183,10 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed if made again on the same handle.
     ///
-    /// True for [`Error::RolledBack`] and [`Error::Full`]. False for everything else, in particular for
+    /// True for [`Error::RolledBack`], [`Error::Full`] and [`Error::ReadInterrupted`]. False for everything else, in particular for
     /// [`Error::OutcomeUnknown`]: a blind retry could do the work twice.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::RolledBack { .. } | Error::Full)
+        matches!(self, Error::RolledBack { .. } | Error::Full | Error::ReadInterrupted { .. })
     }
 
     /// Wraps an error of the embedder's own, for a closure given to a [`Writer`](crate::Writer) to return.
@@ -305,6 +312,12 @@ impl fmt::Display for Error {
             ),
             Error::WouldDeadlock { what, instead } => write!(f, "{what} would wait for ever: {instead}"),
             Error::Closed => f.write_str("the engine is closed: open the database again"),
+            Error::ReadInterrupted { ran } => write!(
+                f,
+                "the read was interrupted after {:.1} s, because the write-ahead log had reached its bound and \
+                 cannot be reused while it runs: keep reads short, or raise wal_bytes_max",
+                ran.as_secs_f64()
+            ),
             Error::RecordTooLarge { what, bytes, limit } => write!(
                 f,
                 "{what} takes {bytes} bytes, the limit is {limit}: store it elsewhere and keep a reference, \

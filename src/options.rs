@@ -66,6 +66,8 @@ pub struct Options {
     pub(crate) cache_bytes: usize,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) on_open: Option<OnOpen>,
+    /// How long the answer to a batch that met a full disk is held back; only tests change it.
+    pub(crate) full_disk_wait: Duration,
 }
 
 impl Default for Options {
@@ -82,6 +84,7 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             clock: None,
             on_open: None,
+            full_disk_wait: crate::sqlite::FOREIGN_LOCK_WAIT,
         }
     }
 }
@@ -133,7 +136,7 @@ impl Options {
     }
 
     /// How many `query_only` connections serve reads beside the writer. Default: 2. In memory mode there
-    /// are none and reads go through the writer.
+    /// are none and reads go through the writer. As many threads are started when reads are first awaited.
     pub fn readers(mut self, connections: usize) -> Self {
         self.readers = connections;
         self
@@ -141,6 +144,13 @@ impl Options {
 
     /// The size of the write-ahead log, in bytes, at which the writer checkpoints even though it is busy.
     /// Default: 32 MiB. When idle it checkpoints anyway.
+    ///
+    /// The log takes up to twice as much, because one batch more may come before it is moved and reads in progress are
+    /// given time; a single batch that is larger than a quarter of this adds its own size. From one and a
+    /// half times on, reads of this process that are still running are interrupted
+    /// ([`Error::ReadInterrupted`]), and while one cannot be, writes are refused with [`Error::RolledBack`]. A
+    /// reader in another process is waited for, but only for a moment: while it reads, the log grows. On a small
+    /// volume choose a quarter of it or less.
     pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
         self.wal_bytes_max = bytes;
         self
@@ -185,6 +195,13 @@ impl Options {
         on_open: impl Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
         self.on_open = Some(OnOpen(Arc::new(on_open)));
+        self
+    }
+
+    #[cfg(feature = "test-hooks")]
+    #[doc(hidden)]
+    pub fn full_disk_wait(mut self, wait: Duration) -> Self {
+        self.full_disk_wait = wait;
         self
     }
 
@@ -258,6 +275,7 @@ impl Options {
             cache_bytes,
             clock,
             on_open,
+            full_disk_wait: _,
         } = self;
         let mut found = Vec::new();
         let mut compare = |name: &str, open: String, asked: String| {

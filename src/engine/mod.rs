@@ -163,14 +163,14 @@ impl Engine {
         returns: Arc<Returns>,
         histories: Arc<Histories>,
     ) -> Result<Self, Error> {
-        let Opening { location, options, counters, held } = opening;
+        let Opening { location, options, counters, readers, held } = opening;
         let connection = sqlite::open_unchanged(location)?;
         let found = schema::recognise(&connection, location)?;
         schema::size_pages(&connection, found)?;
         sqlite::configure_writer(&connection, location, options)?;
         schema::prepare(&connection, found)?;
         let mut engine = Self {
-            connection: WriteConnection::new(connection, location, options, Arc::clone(&counters))?,
+            connection: WriteConnection::new(connection, location, options, Arc::clone(&counters), readers)?,
             now: now(clock.as_ref()),
             clock,
             at: Duration::ZERO,

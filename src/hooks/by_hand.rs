@@ -22,7 +22,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The options are the caller's; a file is not owned, so nobody else may have it open.
 fn opening<'a>(location: &'a Location, options: &'a Options) -> Opening<'a> {
-    Opening { location, options, counters: Arc::default(), held: Held::Memory }
+    Opening { location, options, counters: Arc::default(), readers: None, held: Held::Memory }
 }
 
 fn location(file: Option<&Path>) -> Location {

@@ -34,7 +34,9 @@ use crate::options::Options;
 /// Every method of the provider returns when what it wrote is committed, at
 /// [`Durability::Full`](crate::Durability::Full) fsynced. Futures may be dropped at any await: a write that was submitted still
 /// completes, once, and a fetch leaves nothing behind. A full buffer suspends a call; nothing blocks an
-/// executor thread, except [`Forebay::open`], [`Forebay::close`] and dropping the last handle.
+/// executor thread, except [`Forebay::open`], [`Forebay::close`] and dropping the last handle. Reads run on threads of
+/// the engine's own; one that looks up a single row (the status of an instance, a key-value) runs at once where a
+/// connection is free, which takes microseconds unless its page has to come from the disk.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -121,7 +123,8 @@ impl Forebay {
         self.database.buffer.submit(Submitted { at, op }, bytes).await?.await
     }
 
-    /// Runs a read that may take long off the executor's threads.
+    /// Runs a read that may take long on a thread of the readers' own: whoever awaits it may hold the last thread of
+    /// its runtime.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -130,17 +133,7 @@ impl Forebay {
         if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
         }
-        let readers = Arc::clone(readers);
-        let read = move || Ok(readers.with(read)??);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => match runtime.spawn_blocking(read).await {
-                Ok(result) => result,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_shutting_down) => Err(Error::Closed),
-            },
-            // Some other executor: it has to bear with us.
-            Err(_no_runtime) => read(),
-        }
+        readers.run(move |connection| Ok(read(connection)?)).await
     }
 
     /// Runs a read of one row: at once, if a connection is free, which is cheaper than any hand-over.
@@ -152,9 +145,9 @@ impl Forebay {
         if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
         }
-        match readers.with_idle(read) {
-            Ok(result) => Ok(result?),
-            Err(read) => self.read(read).await,
+        match readers.with_idle(move |connection| Ok(read(connection)?)) {
+            Ok(result) => result,
+            Err(read) => readers.run(read).await,
         }
     }
 

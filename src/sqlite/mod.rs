@@ -40,7 +40,7 @@ pub(crate) const ENGINE_APPLICATION_ID: i64 = 0x6662_6179;
 
 /// How long a statement waits for a foreign process that holds SQLite's write lock (a backup, a shell).
 /// After that the batch is rolled back and its callers get a retryable error.
-const FOREIGN_LOCK_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const FOREIGN_LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Statements kept prepared on each connection; the engine uses some forty.
 const STATEMENTS_CACHED: usize = 64;
@@ -182,6 +182,14 @@ pub(crate) fn has_temporary_objects(connection: &Connection) -> Result<bool, Err
 /// Pages written since this was last asked; in WAL mode that is frames appended to the log.
 pub(crate) fn pages_written(connection: &Connection) -> u64 {
     u64::try_from(status(connection, ffi::SQLITE_DBSTATUS_CACHE_WRITE, true)).unwrap_or(0)
+}
+
+/// Whether the last call on this connection met a full disk.
+#[allow(unsafe_code)]
+pub(crate) fn met_a_full_disk(connection: &Connection) -> bool {
+    // SAFETY: the handle is valid for as long as the connection is borrowed; the call reads an integer of it.
+    let code = unsafe { ffi::sqlite3_errcode(connection.handle()) };
+    code == ffi::SQLITE_FULL
 }
 
 /// One of a connection's own counters; 0 if SQLite does not know it.

@@ -1,14 +1,36 @@
 //! Connections that only read: `query_only`, no checkpoints, short transactions.
+//!
+//! A read in progress keeps the log from being started over. So the writer may close the **gate**: new reads wait
+//! outside while it does so, those inside are waited for and, if it has to be, interrupted.
+//!
+//! Invariants:
+//! - a read inside a read never waits: neither at the gate, whose keeper waits for the outer one, nor for a
+//!   connection, which the outer one may hold;
+//! - whoever awaits a read needs no thread of any runtime: the pool has threads of its own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{explain, has_temporary_objects, on_open, prepare_for_work, read_pragma, set_pragma};
 use crate::error::Error;
 use crate::options::OnOpen;
+
+/// Reads that are awaited and handed to the pool's threads; further ones wait before they are.
+const WAITING_READS_MAX: usize = 256;
+
+/// A read that is to give way is interrupted this often: it may go on with its next statement.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(10);
+
+type Job = Box<dyn FnOnce(&ReaderPool) + Send>;
 
 /// A bounded set of reading connections to one file, opened when first needed.
 pub(crate) struct ReaderPool {
@@ -16,65 +38,170 @@ pub(crate) struct ReaderPool {
     connections_max: usize,
     on_open: Option<OnOpen>,
     state: Mutex<State>,
-    returned: Condvar,
+    /// A connection came back, the gate opened, or the pool closed.
+    changed: Condvar,
+    room: Arc<Semaphore>,
+    jobs: Receiver<Job>,
 }
 
-#[derive(Default)]
 struct State {
     idle: Vec<Connection>,
+    /// Connections that exist or are being opened.
     open: usize,
     closed: bool,
+    gated: bool,
+    inside: Vec<Inside>,
+    next_read: u64,
+    /// `None` once the pool is closed, which ends the threads.
+    sender: Option<Sender<Job>>,
+    threads: usize,
+}
+
+/// One read that has a connection, or is about to.
+struct Inside {
+    read: u64,
+    thread: ThreadId,
+    since: Instant,
+    /// `None` while the connection is being opened.
+    interrupt: Option<InterruptHandle>,
+    interrupted: bool,
+}
+
+impl State {
+    fn is_inside(&self, thread: ThreadId) -> bool {
+        self.inside.iter().any(|inside| inside.thread == thread)
+    }
+
+    fn enter(&mut self, interrupt: Option<InterruptHandle>) -> u64 {
+        let (read, thread) = (self.next_read, thread::current().id());
+        self.next_read += 1;
+        self.inside.push(Inside { read, thread, since: Instant::now(), interrupt, interrupted: false });
+        read
+    }
+
+    fn leave(&mut self, read: u64) -> Option<Inside> {
+        let at = self.inside.iter().position(|inside| inside.read == read)?;
+        Some(self.inside.swap_remove(at))
+    }
 }
 
 impl ReaderPool {
     pub(crate) fn new(path: PathBuf, connections_max: usize, on_open: Option<OnOpen>) -> Self {
-        Self { path, connections_max, on_open, state: Mutex::default(), returned: Condvar::new() }
+        let (sender, jobs) = bounded(WAITING_READS_MAX);
+        let state = State {
+            idle: Vec::new(),
+            open: 0,
+            closed: false,
+            gated: false,
+            inside: Vec::new(),
+            next_read: 0,
+            sender: Some(sender),
+            threads: 0,
+        };
+        let room = Arc::new(Semaphore::new(WAITING_READS_MAX));
+        Self { path, connections_max, on_open, state: Mutex::new(state), changed: Condvar::new(), room, jobs }
     }
 
-    /// Runs `read` on a connection, waiting for one if all are busy.
-    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> T) -> Result<T, Error> {
-        let connection = self.take()?;
-        // Given back even if `read` panics.
-        let lent = Lent { pool: self, connection: Some(connection) };
-        Ok(match &lent.connection {
-            Some(connection) => read(connection),
-            None => return Err(Error::Closed),
-        })
+    /// Runs `read` on a connection and on this thread, waiting for a connection if all are busy.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        self.take()?.run(read)
     }
 
     /// Runs `read` only if that needs no waiting and no opening; gives it back otherwise.
-    pub(crate) fn with_idle<T, F: FnOnce(&Connection) -> T>(&self, read: F) -> Result<T, F> {
+    pub(crate) fn with_idle<T, F>(&self, read: F) -> Result<Result<T, Error>, F>
+    where
+        F: FnOnce(&Connection) -> Result<T, Error>,
+    {
         let mut state = self.state.lock();
-        let Some(connection) = (!state.closed).then(|| state.idle.pop()).flatten() else { return Err(read) };
+        let free = !state.closed && !state.gated;
+        let Some(connection) = free.then(|| state.idle.pop()).flatten() else { return Err(read) };
+        let number = state.enter(Some(connection.get_interrupt_handle()));
         drop(state);
-        let lent = Lent { pool: self, connection: Some(connection) };
-        match &lent.connection {
-            Some(connection) => Ok(read(connection)),
-            None => Err(read),
+        Ok(Lent { pool: self, read: number, connection: Some(connection) }.run(read))
+    }
+
+    /// Runs `read` on one of the pool's threads. May be awaited on any executor; one that is dropped before it
+    /// has begun is not run.
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_closed| Error::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |pool| {
+            if !answer.is_closed() {
+                let outcome = catch_unwind(AssertUnwindSafe(|| pool.with(read)));
+                let _ = answer.send(outcome);
+            }
+            drop(room);
+        });
+        self.hand_over(job)?;
+        match answered.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_dropped) => Err(Error::Closed),
         }
     }
 
-    fn take(&self) -> Result<Connection, Error> {
+    fn hand_over(self: &Arc<Self>, job: Job) -> Result<(), Error> {
         let mut state = self.state.lock();
+        let Some(sender) = state.sender.clone() else { return Err(Error::Closed) };
+        if state.threads < self.connections_max {
+            let pool = Arc::clone(self);
+            let work = move || {
+                // Ends when the pool closes, which drops the last sender.
+                for job in &pool.jobs {
+                    job(&pool);
+                }
+            };
+            match thread::Builder::new().name("forebay-reader".into()).spawn(work) {
+                Ok(_detached) => state.threads += 1,
+                Err(error) if state.threads == 0 => return Err(Error::io("starting a reader thread", error)),
+                // Those that run do what there is to do.
+                Err(_) => {}
+            }
+        }
+        drop(state);
+        // There is room: as many fit as there are permits.
+        sender.send(job).map_err(|_closed| Error::Closed)
+    }
+
+    fn take(&self) -> Result<Lent<'_>, Error> {
+        let mut state = self.state.lock();
+        let nested = state.is_inside(thread::current().id());
         loop {
             if state.closed {
                 return Err(Error::Closed);
             }
-            if let Some(connection) = state.idle.pop() {
-                return Ok(connection);
+            if nested || !state.gated {
+                if let Some(connection) = state.idle.pop() {
+                    let read = state.enter(Some(connection.get_interrupt_handle()));
+                    return Ok(Lent { pool: self, read, connection: Some(connection) });
+                }
+                if state.open < self.connections_max {
+                    break;
+                }
+                if nested {
+                    return Err(Error::WouldDeadlock {
+                        what: "a read inside a read while all connections are busy",
+                        instead: "read through the connection that the outer one has, or raise Options::readers",
+                    });
+                }
             }
-            if state.open < self.connections_max {
-                state.open += 1;
-                break;
-            }
-            self.returned.wait(&mut state);
+            self.changed.wait(&mut state);
         }
+        state.open += 1;
+        let read = state.enter(None);
         drop(state);
-        self.open().inspect_err(|_| {
-            self.state.lock().open -= 1;
-            // Whoever waits for a connection may have this one's place; all who close wait for it to be gone.
-            self.returned.notify_all();
-        })
+        // Left again if it does not open.
+        let mut lent = Lent { pool: self, read, connection: None };
+        let connection = self.open()?;
+        let interrupt = connection.get_interrupt_handle();
+        if let Some(inside) = self.state.lock().inside.iter_mut().find(|inside| inside.read == read) {
+            inside.interrupt = Some(interrupt);
+        }
+        lent.connection = Some(connection);
+        Ok(lent)
     }
 
     fn open(&self) -> Result<Connection, Error> {
@@ -93,31 +220,67 @@ impl ReaderPool {
         Ok(connection)
     }
 
-    fn give_back(&self, connection: Connection) {
-        let usable = is_as_lent(&connection);
-        let mut state = self.state.lock();
-        if state.closed || !usable {
-            state.open -= 1;
-        } else {
-            state.idle.push(connection);
-        }
-        if state.closed {
-            // Everyone who closes waits for this, not only the next.
-            self.returned.notify_all();
-        } else {
-            self.returned.notify_one();
-        }
-    }
-
     /// Refuses further reads, closes the idle connections, and waits for those that are reading.
-    pub(crate) fn close(&self) {
+    ///
+    /// # Errors
+    /// [`Error::WouldDeadlock`] inside a read, which would wait for itself; nothing was closed.
+    pub(crate) fn close(&self) -> Result<(), Error> {
         let mut state = self.state.lock();
+        if state.is_inside(thread::current().id()) {
+            return Err(Error::WouldDeadlock {
+                what: "closing inside a read",
+                instead: "close when the read has returned",
+            });
+        }
         state.closed = true;
+        state.sender = None;
+        self.room.close();
         state.open -= state.idle.len();
         state.idle.clear();
-        self.returned.notify_all();
+        self.changed.notify_all();
         while state.open > 0 {
-            self.returned.wait(&mut state);
+            self.changed.wait(&mut state);
+        }
+        drop(state);
+        // What nobody has begun is told that the pool is closed, also if there is no thread any more.
+        while self.jobs.try_recv().is_ok() {}
+        Ok(())
+    }
+
+    /// How long the oldest read that is inside has been running.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.state.lock().inside.iter().map(|inside| inside.since.elapsed()).max()
+    }
+
+    /// Keeps new reads out until the guard is dropped, and waits for those inside, `patience` at most; with
+    /// `interrupt` they are then interrupted, and waited for as long again.
+    ///
+    /// # Errors
+    /// How long the oldest read has been running that is still inside. The gate is open again.
+    pub(super) fn clear(&self, patience: Duration, interrupt: bool) -> Result<Cleared<'_>, Duration> {
+        let mut state = self.state.lock();
+        state.gated = true;
+        let cleared = Cleared(self);
+        let began = Instant::now();
+        while !state.inside.is_empty() && began.elapsed() < patience {
+            self.changed.wait_until(&mut state, began + patience);
+        }
+        while interrupt && !state.inside.is_empty() && began.elapsed() < patience * 2 {
+            for inside in &mut state.inside {
+                if let Some(interrupt) = &inside.interrupt {
+                    inside.interrupted = true;
+                    interrupt.interrupt();
+                }
+            }
+            self.changed.wait_for(&mut state, INTERRUPT_EVERY);
+        }
+        match state.inside.iter().map(|inside| inside.since.elapsed()).max() {
+            None => Ok(cleared),
+            Some(oldest) => {
+                // IMPORTANT: before the guard, which takes the lock.
+                drop(state);
+                Err(oldest)
+            }
         }
     }
 }
@@ -132,15 +295,58 @@ fn is_as_lent(connection: &Connection) -> bool {
         && has_temporary_objects(connection).is_ok_and(|has| !has)
 }
 
+/// Nobody reads while this lives.
+pub(super) struct Cleared<'a>(&'a ReaderPool);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().gated = false;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A connection and its place in the pool, both given back even if the read panics.
 struct Lent<'a> {
     pool: &'a ReaderPool,
+    read: u64,
     connection: Option<Connection>,
+}
+
+impl Lent<'_> {
+    fn run<T>(self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let Some(connection) = &self.connection else { return Err(Error::Closed) };
+        let result = read(connection);
+        let error = match result {
+            Err(Error::Sqlite { source })
+                if source.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
+            {
+                Error::Sqlite { source }
+            }
+            other => return other,
+        };
+        let state = self.pool.state.lock();
+        let inside = state.inside.iter().find(|inside| inside.read == self.read);
+        Err(match inside.filter(|inside| inside.interrupted) {
+            Some(inside) => Error::ReadInterrupted { ran: inside.since.elapsed() },
+            None => error,
+        })
+    }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.give_back(connection);
+        let usable = self.connection.take().filter(is_as_lent);
+        let mut state = self.pool.state.lock();
+        state.leave(self.read);
+        match usable {
+            Some(connection) if !state.closed => state.idle.push(connection),
+            other => {
+                // IMPORTANT: first gone, then counted: who closes the pool goes on to close the writer's.
+                drop(other);
+                state.open -= 1;
+            }
         }
+        // All of them: they wait for different things.
+        self.pool.changed.notify_all();
     }
 }

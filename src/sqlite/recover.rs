@@ -20,7 +20,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Writes the log again if there is one, and syncs it. Takes SQLite's write lock, so that nobody appends meanwhile.
 pub(super) fn rewrite_log(connection: &Connection) -> Result<(), Error> {
     // Most have none: a database that was closed properly.
-    if with_log(connection, |log| log.size())?.is_none_or(|size| size == 0) {
+    if !has_log(connection)? {
         return Ok(());
     }
     let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
@@ -28,6 +28,11 @@ pub(super) fn rewrite_log(connection: &Connection) -> Result<(), Error> {
     transaction.rollback()?;
     tracing::info!(bytes, "a write-ahead log was found and has been written to the disk again");
     Ok(())
+}
+
+/// Whether there is a log with anything in it.
+pub(super) fn has_log(connection: &Connection) -> Result<bool, Error> {
+    Ok(with_log(connection, |log| log.size())?.is_some_and(|size| size > 0))
 }
 
 fn rewrite(log: &Log) -> rusqlite::Result<u64> {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBeha
 use super::control::Control;
 use super::identity::Identity;
 use super::write_back::WriteBack;
-use super::{Location, set_pragma};
+use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, recover, set_pragma};
 use crate::buffer::{CommitError, Counters};
 use crate::error::Error;
 use crate::options::{Durability, Options};
@@ -34,6 +34,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// At `Normal` the log is moved to the disk every so many bytes, while the writer goes on (see `write_back.rs`).
 const WRITE_BACK_BYTES: u64 = 4 << 20;
 
+/// How long reads of our own are waited for before the log is started over: they are short. While the writer waits,
+/// new ones wait too.
+const READS_END: Duration = Duration::from_millis(100);
+
+/// The same when the log has grown to half as much again as it should: after that they are interrupted, and waited for once more.
+const LONG_READS_END: Duration = Duration::from_secs(1);
+
+/// How long a reader in another process is waited for, each time the log should be started over.
+const FOREIGN_READ_WAIT: Duration = Duration::from_millis(100);
+
 /// Bytes of a frame in the log beyond its page.
 const FRAME_HEADER_BYTES: u64 = 24;
 
@@ -50,6 +60,9 @@ pub(crate) struct WriteConnection {
     frame_bytes: u64,
     wal_bytes_max: u64,
     log: Log,
+    /// `None` in memory mode.
+    readers: Option<Arc<ReaderPool>>,
+    full_disk_wait: Duration,
     write_back: Option<WriteBack>,
     /// `None` in memory mode, and where it cannot be told.
     identity: Option<Identity>,
@@ -66,6 +79,20 @@ struct Log {
     write_back_at_frames: u64,
     /// When the last commit was made; `None` once a checkpoint has followed it.
     last_commit: Option<Duration>,
+    /// A read of ours that nothing ends keeps the log, which has reached its bound, from being started over.
+    is_held: bool,
+    /// The disk was full: the log is to be moved and cut to nothing at the next opportunity.
+    disk_was_full: bool,
+}
+
+/// What came of starting the log over.
+enum StartedOver {
+    /// The next commit writes at its beginning.
+    Yes,
+    /// A reader in another process, or nothing that could be moved.
+    No,
+    /// A read of ours is in it.
+    HeldByRead,
 }
 
 impl WriteConnection {
@@ -74,6 +101,7 @@ impl WriteConnection {
         location: &Location,
         options: &Options,
         counters: Arc<Counters>,
+        readers: Option<Arc<ReaderPool>>,
     ) -> Result<Self, Error> {
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let frame_bytes = page_bytes.cast_unsigned() + FRAME_HEADER_BYTES;
@@ -86,7 +114,7 @@ impl WriteConnection {
             Location::File(path) => Some(path.clone()),
             Location::Memory => None,
         };
-        Ok(Self {
+        let mut writer = Self {
             connection,
             control: Control::new(),
             counters,
@@ -97,9 +125,25 @@ impl WriteConnection {
             frame_bytes,
             wal_bytes_max: options.wal_bytes_max,
             log,
+            readers,
+            full_disk_wait: options.full_disk_wait,
             write_back: None,
             looked: Duration::ZERO,
-        })
+        };
+        writer.take_over_log()?;
+        Ok(writer)
+    }
+
+    /// A log that is found counts: a process that is killed again and again would let it grow without bound.
+    fn take_over_log(&mut self) -> Result<(), Error> {
+        if self.path.is_some() && recover::has_log(&self.connection)? {
+            if let Err(error) = self.start_log_over("TRUNCATE", Duration::ZERO, false) {
+                self.let_go();
+                return Err(error);
+            }
+            self.log.due_at_frames = self.log.due_at_frames.max(self.log.frames);
+        }
+        Ok(())
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -117,6 +161,7 @@ impl WriteConnection {
     /// transaction. A batch that may still write something that matters must begin `AsPromised`.
     pub(crate) fn begin(&mut self, sync: Sync) -> Result<(), Error> {
         if !self.is_in_transaction() {
+            self.refuse_while_log_is_held()?;
             self.set_sync(sync)?;
             self.connection.prepare_cached(&self.control.begin)?.execute([])?;
         }
@@ -126,10 +171,26 @@ impl WriteConnection {
     /// Opens the batch's transaction and lends it. It stays open when the loan ends: only [`Self::commit`]
     /// and [`Self::rollback`] end it. With it comes what opens savepoints inside of it.
     pub(crate) fn transaction(&mut self, sync: Sync) -> Result<(Transaction<'_>, &Control), Error> {
+        self.refuse_while_log_is_held()?;
         self.set_sync(sync)?;
         let mut transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         transaction.set_drop_behavior(DropBehavior::Ignore);
         Ok((transaction, &self.control))
+    }
+
+    /// The log has reached its bound, and a read that could not be interrupted is still in it.
+    fn refuse_while_log_is_held(&self) -> Result<(), Error> {
+        if !self.log.is_held {
+            return Ok(());
+        }
+        match self.readers.as_ref().and_then(|readers| readers.oldest()) {
+            Some(ran) if ran >= READS_END => Err(Error::refused(format!(
+                "a read has been running for {:.1} s and keeps the write-ahead log, which has reached its bound, from \
+                 being reused: keep reads short, or raise wal_bytes_max",
+                ran.as_secs_f64()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a commit `AsPromised` waits for the disk.
@@ -169,6 +230,7 @@ impl WriteConnection {
                 error.sqlite_error_code(),
                 Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::OperationInterrupted)
             );
+            self.log.disk_was_full |= error.sqlite_error_code() == Some(ErrorCode::DiskFull);
             let error = Error::from(error);
             return Err(if certain { CommitError::RolledBack(error) } else { CommitError::Unknown(error) });
         }
@@ -182,7 +244,14 @@ impl WriteConnection {
     }
 
     /// Rolls the open transaction back, if there is one.
+    ///
+    /// After a full disk this takes as long as a foreign lock is waited for: who tries again at once, a few times,
+    /// would find it full each time. (SQLite has undone the transaction, so the commit cannot be tried again here.)
     pub(crate) fn rollback(&mut self) -> Result<(), Error> {
+        self.log.disk_was_full |= super::met_a_full_disk(&self.connection);
+        if self.log.disk_was_full {
+            std::thread::sleep(self.full_disk_wait);
+        }
         if self.is_in_transaction() {
             self.connection.prepare_cached(&self.control.rollback)?.execute([])?;
         }
@@ -195,20 +264,58 @@ impl WriteConnection {
         Some((last_commit + IDLE_BEFORE_CHECKPOINT).saturating_sub(now))
     }
 
-    /// Checkpoints when idle, or when the log has passed its limit.
+    /// Moves the log into the database and starts it over: when idle, when it has passed its limit, and after the disk
+    /// was full.
+    ///
+    /// A checkpoint alone starts nothing over: as long as any reader is in the log, the next commit goes on at its
+    /// end. So most of the work is done beside the readers, and then those of our own are kept out for a moment.
     pub(crate) fn maintain(&mut self, now: Duration) -> Result<(), Error> {
-        let Some(last_commit) = self.log.last_commit else { return Ok(()) };
-        let idle = now.saturating_sub(last_commit) >= IDLE_BEFORE_CHECKPOINT;
-        if idle || self.log.frames >= self.log.due_at_frames {
-            self.check_files()?;
-            let complete = self.checkpoint("PASSIVE")?;
-            let step = self.wal_bytes_max / self.frame_bytes;
-            // A reader held it up: not again before the log has grown by a quarter, or until it is idle.
-            self.log.due_at_frames = if complete { step } else { self.log.frames + step / 4 };
-            self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;
-            self.log.last_commit = if complete || idle { None } else { Some(last_commit) };
+        let full = std::mem::take(&mut self.log.disk_was_full) && self.path.is_some();
+        let idle = self.log.last_commit.is_some_and(|at| now.saturating_sub(at) >= IDLE_BEFORE_CHECKPOINT);
+        let grown = self.log.last_commit.is_some() && self.log.frames >= self.log.due_at_frames;
+        if !(full || idle || grown) {
+            return Ok(());
+        }
+        self.check_files()?;
+        let step = self.wal_bytes_max / self.frame_bytes;
+        let at_bound = self.log.frames > step + step / 2;
+        let (patience, interrupt) = match (at_bound, self.log.is_held) {
+            (true, false) => (LONG_READS_END, true),
+            (false, _) if idle => (Duration::ZERO, false),
+            // It was given its time; others of our own are waited for as ever.
+            _ => (READS_END, at_bound),
+        };
+        let outcome = self.start_log_over(if full { "TRUNCATE" } else { "RESTART" }, patience, interrupt)?;
+        self.log.is_held = at_bound && matches!(outcome, StartedOver::HeldByRead);
+        let done = matches!(outcome, StartedOver::Yes);
+        // Somebody held it up: not again before the log has grown by a quarter, or until it is idle.
+        self.log.due_at_frames = if done { step } else { self.log.frames + step / 4 };
+        self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;
+        if done || idle {
+            self.log.last_commit = None;
         }
         Ok(())
+    }
+
+    /// Moves the log into the database and, if nobody is in it, has the next commit begin it anew. Waits for reads of
+    /// our own for `patience`, and for foreign ones for [`FOREIGN_READ_WAIT`].
+    fn start_log_over(
+        &mut self,
+        mode: &str,
+        patience: Duration,
+        interrupt: bool,
+    ) -> Result<StartedOver, Error> {
+        self.checkpoint("PASSIVE")?;
+        let readers = self.readers.clone();
+        let _cleared = match readers.as_ref().map(|readers| readers.clear(patience, interrupt)) {
+            Some(Err(_ran)) => return Ok(StartedOver::HeldByRead),
+            Some(Ok(cleared)) => Some(cleared),
+            None => None,
+        };
+        self.connection.busy_timeout(FOREIGN_READ_WAIT)?;
+        let outcome = self.checkpoint(mode);
+        self.connection.busy_timeout(FOREIGN_LOCK_WAIT)?;
+        Ok(if outcome? { StartedOver::Yes } else { StartedOver::No })
     }
 
     /// Returns whether the whole log is in the database now.
@@ -218,6 +325,7 @@ impl WriteConnection {
     fn checkpoint(&mut self, mode: &str) -> Result<bool, Error> {
         let sql = match mode {
             "TRUNCATE" => "PRAGMA wal_checkpoint(TRUNCATE)",
+            "RESTART" => "PRAGMA wal_checkpoint(RESTART)",
             _ => "PRAGMA wal_checkpoint(PASSIVE)",
         };
         let outcome = self.connection.query_row(sql, [], |row| {
@@ -227,8 +335,9 @@ impl WriteConnection {
         match outcome {
             Ok((busy, in_log, moved)) => {
                 let complete = busy == 0 && in_log == moved;
-                // What is all in the database is started over by the next commit, unless a reader is in it.
-                self.log.frames = if complete { 0 } else { u64::try_from(in_log).unwrap_or(0) };
+                // A passive one may leave readers in it, and then the next commit goes on at its end.
+                let started_over = complete && mode != "PASSIVE";
+                self.log.frames = if started_over { 0 } else { u64::try_from(in_log).unwrap_or(0) };
                 Ok(complete)
             }
             Err(error) => match error.sqlite_error_code() {
@@ -303,7 +412,7 @@ mod tests {
         let options = Options::default().durability(durability);
         let connection = open_unchanged(&location).unwrap();
         configure_writer(&connection, &location, &options).unwrap();
-        let mut writer = WriteConnection::new(connection, &location, &options, Arc::default()).unwrap();
+        let mut writer = WriteConnection::new(connection, &location, &options, Arc::default(), None).unwrap();
         writer.begin(Sync::AsPromised).unwrap();
         let sql = "CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(5000000))";
         writer.connection().execute_batch(sql).unwrap();

@@ -152,12 +152,17 @@ impl Writer {
     }
 
     /// Runs `read` on a `query_only` connection, on the calling thread; blocks while all
-    /// [`Options::readers`] are busy. It sees every write whose ticket has resolved. Keep it short: a read
-    /// in progress keeps the write-ahead log from being reused. Inside a closure, read through its transaction: this
-    /// does not see the batch, and the batch would wait for whoever has the connections.
+    /// [`Options::readers`] are busy, and while the writer starts its log over. It sees every write whose ticket has
+    /// resolved. Keep it short: a read in progress keeps the write-ahead log from being reused. When the log has
+    /// grown to one and a half times [`Options::wal_bytes_max`], the read is interrupted; one that cannot be (it waits
+    /// for something else with a statement open) has writes refused with [`Error::RolledBack`] until it ends.
+    ///
+    /// A read inside a read never waits. Inside a closure, read through
+    /// its transaction: this does not see the batch, and the batch would wait for whoever has the connections.
     ///
     /// # Errors
-    /// Whatever `read` returns; [`Error::Closed`] and [`Error::Failed`].
+    /// Whatever `read` returns; [`Error::ReadInterrupted`]; [`Error::WouldDeadlock`] inside a read while all
+    /// connections are busy; [`Error::Closed`] and [`Error::Failed`].
     pub fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         if let Some(refusal) = self.database.buffer.refusal() {
             return Err(refusal);
@@ -169,7 +174,7 @@ impl Writer {
             read(connection)
         };
         match &self.database.readers {
-            Some(readers) => readers.with(read)?,
+            Some(readers) => readers.with(read),
             // A writer is always on a file.
             None => Err(Error::Closed),
         }

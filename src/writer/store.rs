@@ -36,12 +36,12 @@ pub(crate) struct ClosureStore {
 
 impl ClosureStore {
     pub(crate) fn open(opening: Opening<'_>) -> Result<Self, Error> {
-        let Opening { location, options, counters, held } = opening;
+        let Opening { location, options, counters, readers, held } = opening;
         let mut connection = sqlite::open_unchanged(location)?;
         refuse_engine_file(&connection, location)?;
         sqlite::configure_writer(&connection, location, options)?;
         let guard = Guard::install(&mut connection)?;
-        let connection = WriteConnection::new(connection, location, options, counters)?;
+        let connection = WriteConnection::new(connection, location, options, counters, readers)?;
         let clock = options.clock_or_system();
         Ok(Self { connection, guard, clock, gathered: Vec::new(), outcome_unknown: None, _held: held })
     }

@@ -71,7 +71,11 @@ impl Load for Numbered {
 }
 
 fn open(disk: &Disk, durability: Durability, clock: &(impl Clock + Clone)) -> Result<Writer, Error> {
-    let options = Options::default().durability(durability).clock(clock.clone()).wal_bytes_max(WAL_BYTES_MAX);
+    let options = Options::default()
+        .durability(durability)
+        .clock(clock.clone())
+        .wal_bytes_max(WAL_BYTES_MAX)
+        .full_disk_wait(std::time::Duration::ZERO);
     Writer::open(disk.path(), options)
 }
 

@@ -94,7 +94,11 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn open(disk: &Disk, durability: Durability, clock: &ManualClock) -> Result<Forebay, Error> {
-    let options = Options::default().durability(durability).clock(clock.clone()).wal_bytes_max(WAL_BYTES_MAX);
+    let options = Options::default()
+        .durability(durability)
+        .clock(clock.clone())
+        .wal_bytes_max(WAL_BYTES_MAX)
+        .full_disk_wait(std::time::Duration::ZERO);
     options.open(disk.path())
 }
 
