@@ -197,9 +197,12 @@ impl<S: Store> Writer<S> {
             Part::Rest => self.batch.drain(..),
         };
         // Those behind the one that stops the batch are applied too: they may have an answer of their own.
-        batch.fold(Ok(()), |result, submission| {
-            result.and(self.store.apply(submission.op, submission.responder, &mut self.replies))
-        })
+        let mut result = Ok(());
+        for submission in batch {
+            let applied = self.store.apply(submission.op, submission.responder, &mut self.replies);
+            result = result.and(applied);
+        }
+        result
     }
 
     /// Certain that nothing happened: say so to everyone in the batch, and go on if the store can.

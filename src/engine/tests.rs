@@ -22,7 +22,8 @@ const WAITING: usize = 1_000;
 fn open(location: &Location) -> (Engine, ManualClock) {
     let clock = ManualClock::new(START_MS);
     let options = Options::default().clock(clock.clone());
-    let opening = Opening { location, options: &options, counters: Arc::default(), held: Held::Memory };
+    let (counters, readers, held) = (Arc::default(), None, Held::Memory);
+    let opening = Opening { location, options: &options, counters, readers, held };
     let engine = Engine::open(opening, Arc::new(clock.clone()), Arc::default(), Arc::default());
     (engine.expect("it opens"), clock)
 }
