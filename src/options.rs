@@ -44,6 +44,7 @@ pub struct Options {
     pub(crate) wal_bytes_max: u64,
     pub(crate) record_bytes_max: usize,
     pub(crate) cache_bytes: usize,
+    pub(crate) wait_for_owner: Duration,
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
@@ -59,6 +60,7 @@ impl Default for Options {
             wal_bytes_max: 32 << 20,
             record_bytes_max: 64 << 20,
             cache_bytes: 64 << 20,
+            wait_for_owner: Duration::ZERO,
             clock: None,
         }
     }
@@ -137,6 +139,15 @@ impl Options {
         self
     }
 
+    /// How long opening waits for another process that has the database open, before it is
+    /// [`Error::OwnedByProcess`]. Default: zero, so that a mistake is told at once. Where a new process starts while the one
+    /// before it shuts down, as long as that may take. Blocks the thread that opens; real time, whatever the
+    /// clock of the engine is.
+    pub fn wait_for_owner(mut self, wait: Duration) -> Self {
+        self.wait_for_owner = wait;
+        self
+    }
+
     /// The clock the engine runs on. Default: the machine's. Tests hand in a [`crate::ManualClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -211,6 +222,8 @@ impl Options {
             wal_bytes_max,
             record_bytes_max,
             cache_bytes,
+            // Over as soon as it is open.
+            wait_for_owner: _,
             clock,
         } = self;
         let mut found = Vec::new();

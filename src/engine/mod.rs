@@ -159,7 +159,7 @@ impl Engine {
         schema::prepare(&connection, found)?;
         let clock = options.clock_or_system();
         let mut engine = Self {
-            connection: WriteConnection::new(connection, location, options, counters)?,
+            connection: WriteConnection::new(connection, location, options, counters, held.owner())?,
             now: now(clock.as_ref()),
             clock,
             turns: Turns::default(),

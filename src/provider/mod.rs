@@ -92,7 +92,7 @@ impl Forebay {
 
     /// What the engine has done since it was opened. Never blocks.
     pub fn stats(&self) -> Stats {
-        self.database.buffer.stats()
+        self.database.stats()
     }
 
     /// Runs `with` on the writer's connection, between two operations of a batch.
@@ -113,7 +113,7 @@ impl Forebay {
     }
 
     async fn submit(&self, op: Op, bytes: usize) -> Result<Reply, Error> {
-        self.database.buffer.submit(op, bytes).await?.await
+        self.database.buffer()?.submit(op, bytes).await?.await
     }
 
     /// Runs a read that may take long off the executor's threads.
@@ -122,7 +122,7 @@ impl Forebay {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
-        if let Some(refusal) = self.database.buffer.refusal() {
+        if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
         let readers = Arc::clone(readers);
@@ -144,7 +144,7 @@ impl Forebay {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
-        if let Some(refusal) = self.database.buffer.refusal() {
+        if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
         match readers.with_idle(read) {
@@ -201,8 +201,9 @@ fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
 /// Connects what wakes the writer beside the channel: dropped futures, and a clock moved by hand. A second
 /// open of the same file finds that done.
 fn started(database: Arc<Database<Engine, Shared>>) -> Forebay {
-    let (buffer, returns) = (database.buffer.clone(), &database.shared.returns);
-    if returns.on_arrival(move || buffer.nudge())
+    let returns = &database.shared.returns;
+    if let Ok(buffer) = database.buffer().cloned()
+        && returns.on_arrival(move || buffer.nudge())
         && let Some(clock) = &database.options.clock
     {
         let returns = Arc::downgrade(returns);

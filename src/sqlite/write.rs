@@ -7,7 +7,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBehavior};
 
-use super::identity::Identity;
+use super::held_file::StandIn;
+use super::identity::{Identity, Lost};
+use super::owner::FileOwner;
 use super::write_back::WriteBack;
 use super::{Location, set_pragma};
 use crate::buffer::{CommitError, Counters};
@@ -38,6 +40,8 @@ const FRAME_HEADER_BYTES: u64 = 24;
 
 /// The writing connection. Every method is called from the writer thread.
 pub(crate) struct WriteConnection {
+    /// Dropped first: it would keep the connection from removing its log.
+    _stand_in: Option<StandIn>,
     connection: Connection,
     counters: Arc<Counters>,
     /// `None` in memory mode.
@@ -49,7 +53,7 @@ pub(crate) struct WriteConnection {
     wal_bytes_max: u64,
     log: Log,
     write_back: Option<WriteBack>,
-    /// `None` in memory mode, and where it cannot be told.
+    /// `None` in memory mode, and where nobody owns the file.
     identity: Option<Identity>,
     looked: Duration,
 }
@@ -72,6 +76,7 @@ impl WriteConnection {
         location: &Location,
         options: &Options,
         counters: Arc<Counters>,
+        owner: Option<&Arc<FileOwner>>,
     ) -> Result<Self, Error> {
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let frame_bytes = page_bytes.cast_unsigned() + FRAME_HEADER_BYTES;
@@ -84,10 +89,12 @@ impl WriteConnection {
             Location::File(path) => Some(path.clone()),
             Location::Memory => None,
         };
+        let (identity, stand_in) = owner.map(Identity::of).unzip();
         Ok(Self {
+            _stand_in: stand_in,
             connection,
             counters,
-            identity: path.as_deref().and_then(Identity::of),
+            identity,
             path,
             durability: options.durability,
             relaxed: false,
@@ -267,9 +274,20 @@ impl WriteConnection {
         self.checkpoint("TRUNCATE").map(|_complete| ())
     }
 
-    /// Whether the database still is the one that was opened, and nothing of its log was lost on the way.
-    fn check_files(&self) -> Result<(), Error> {
-        self.identity.as_ref().map_or(Ok(()), Identity::check)?;
+    /// Whether the files still are the ones that were opened, and nothing of the log was lost on the way.
+    ///
+    /// A log that somebody has removed still holds what was committed: that is moved into the database before
+    /// anything else. What is open of a batch is rolled back for it.
+    fn check_files(&mut self) -> Result<(), Error> {
+        match self.identity.as_ref().map_or(Ok(()), Identity::check) {
+            Ok(()) => {}
+            Err(Lost::Other(error)) => return Err(error),
+            Err(Lost::Log(error)) => {
+                let moved = self.rollback().and_then(|()| self.checkpoint("TRUNCATE"));
+                tracing::error!(%error, ?moved, "what had been committed was moved into the database");
+                return Err(error);
+            }
+        }
         self.write_back.as_ref().map_or(Ok(()), WriteBack::check)
     }
 
@@ -291,7 +309,7 @@ mod tests {
         let options = Options::default().durability(durability);
         let connection = open_unchanged(&location).unwrap();
         configure_writer(&connection, &location, &options).unwrap();
-        let mut writer = WriteConnection::new(connection, &location, &options, Arc::default()).unwrap();
+        let mut writer = WriteConnection::new(connection, &location, &options, Arc::default(), None).unwrap();
         writer.begin(Sync::AsPromised).unwrap();
         let sql = "CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(5000000))";
         writer.connection().execute_batch(sql).unwrap();

@@ -83,7 +83,8 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        Ticket::new(self.database.buffer.submit_blocking(operation, bytes), value)
+        let submitted = self.database.buffer().and_then(|buffer| buffer.submit_blocking(operation, bytes));
+        Ticket::new(submitted, value)
     }
 
     /// Submits a closure only if there is room right now.
@@ -98,7 +99,7 @@ impl Writer {
     {
         let bytes = size_of::<F>();
         let (operation, value) = prepare(operation);
-        Ok(Ticket::new(Ok(self.database.buffer.try_submit(operation, bytes)?), value))
+        Ok(Ticket::new(Ok(self.database.buffer()?.try_submit(operation, bytes)?), value))
     }
 
     /// Submits a closure, suspending the calling task while the buffer is full; never blocks a thread, and
@@ -110,7 +111,11 @@ impl Writer {
     {
         let bytes = size_of::<F>();
         let (operation, value) = prepare(operation);
-        Ticket::new(self.database.buffer.submit(operation, bytes).await, value)
+        let submitted = match self.database.buffer() {
+            Ok(buffer) => buffer.submit(operation, bytes).await,
+            Err(error) => Err(error),
+        };
+        Ticket::new(submitted, value)
     }
 
     /// Runs `read` on a `query_only` connection, on the calling thread; blocks while all
@@ -120,7 +125,7 @@ impl Writer {
     /// # Errors
     /// Whatever `read` returns; [`Error::Closed`] and [`Error::Failed`].
     pub fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
-        if let Some(refusal) = self.database.buffer.refusal() {
+        if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
         match &self.database.readers {
@@ -143,7 +148,7 @@ impl Writer {
 
     /// What the writer has done since it was opened. Never blocks.
     pub fn stats(&self) -> Stats {
-        self.database.buffer.stats()
+        self.database.stats()
     }
 }
 

@@ -36,7 +36,7 @@ impl ClosureStore {
         refuse_engine_file(&connection, location)?;
         sqlite::configure_writer(&connection, location, options)?;
         let guard = Guard::install(&mut connection)?;
-        let connection = WriteConnection::new(connection, location, options, counters)?;
+        let connection = WriteConnection::new(connection, location, options, counters, held.owner())?;
         let clock = options.clock_or_system();
         Ok(Self { connection, guard, clock, gathered: Vec::new(), _held: held })
     }

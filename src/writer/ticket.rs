@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::buffer::Pending;
 use crate::error::Error;
+use crate::fork::Origin;
 
 /// Resolves once, when the batch that holds the closure is committed, or with the error that kept it from
 /// being so. A future for any runtime, or [`Ticket::wait`]. Dropping it does not cancel the write.
@@ -17,11 +18,13 @@ use crate::error::Error;
 pub struct Ticket<T> {
     pending: Result<Pending<()>, Option<Error>>,
     value: Arc<Mutex<Option<T>>>,
+    /// Nobody would answer anywhere else.
+    origin: Origin,
 }
 
 impl<T> Ticket<T> {
     pub(super) fn new(submitted: Result<Pending<()>, Error>, value: Arc<Mutex<Option<T>>>) -> Self {
-        Self { pending: submitted.map_err(Some), value }
+        Self { pending: submitted.map_err(Some), value, origin: Origin::here() }
     }
 
     /// Blocks the calling thread until the closure's batch is committed.
@@ -38,6 +41,7 @@ impl<T> Future for Ticket<T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.origin.check()?;
         let committed = match &mut self.pending {
             Ok(pending) => ready!(Pin::new(pending).poll(cx)),
             Err(refused) => Err(refused.take().unwrap_or(Error::Closed)),
