@@ -6,22 +6,38 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use crate::buffer::{Buffer, Counters, Store};
+use crate::buffer::{Buffer, Counters, Stats, Store};
 use crate::error::Error;
+use crate::fork::Origin;
 use crate::options::Options;
 use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool, Registration};
 
 /// What a store holds on to besides its connection, and drops after it: when both are gone, the next open
 /// goes ahead.
-#[expect(dead_code, reason = "held, not read")]
 pub(crate) enum Held {
-    File { owner: FileOwner, registration: Registration },
+    File {
+        owner: Arc<FileOwner>,
+        #[expect(dead_code, reason = "held, not read")]
+        registration: Registration,
+    },
     Memory,
+}
+
+impl Held {
+    /// `None` in memory.
+    pub(crate) fn owner(&self) -> Option<&Arc<FileOwner>> {
+        match self {
+            Held::File { owner, .. } => Some(owner),
+            Held::Memory => None,
+        }
+    }
 }
 
 /// See the module's documentation. `X` is what handles share with the store besides the buffer.
 pub(crate) struct Database<S: Store, X> {
-    pub(crate) buffer: Buffer<S>,
+    /// See [`Self::buffer`].
+    buffer: Buffer<S>,
+    origin: Origin,
     /// `None` in memory mode, where reads go through the writer.
     pub(crate) readers: Option<Arc<ReaderPool>>,
     pub(crate) options: Options,
@@ -51,7 +67,7 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         let path = sqlite::prepare_path(path)?;
         let join = |engine| Self::join(engine, &path, &options, kind);
         sqlite::join_or_open(&path, join, |registration| {
-            let owner = FileOwner::acquire(&path)?;
+            let owner = Arc::new(FileOwner::acquire(&path, options.wait_for_owner)?);
             let held = Held::File { owner, registration };
             Self::start(Location::File(path.clone()), options.clone(), held, store)
         })
@@ -117,13 +133,38 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
             Location::Memory => error,
         })?;
         let buffer = Buffer::start("forebay-writer", &options, counters, store)?;
-        Ok(Arc::new(Self { buffer, readers, options, shared }))
+        Ok(Arc::new(Self { buffer, origin: Origin::here(), readers, options, shared }))
     }
 }
 
 impl<S: Store, X> Database<S, X> {
+    /// What takes operations.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in any process but the one that opened it: nobody there would answer.
+    pub(crate) fn buffer(&self) -> Result<&Buffer<S>, Error> {
+        self.origin.check()?;
+        Ok(&self.buffer)
+    }
+
+    /// Why it takes no work; `None` while it does.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.origin.check().err().or_else(|| self.buffer.refusal())
+    }
+
+    /// The thread that answers, in the process it was opened in.
+    pub(crate) fn writer_thread(&self) -> thread::ThreadId {
+        self.buffer.writer_thread()
+    }
+
+    /// Never blocks, and works in any process.
+    pub(crate) fn stats(&self) -> Stats {
+        self.buffer.stats()
+    }
+
     /// IMPORTANT: the readers first, so that the connection that writes is the last one and leaves no log.
     pub(crate) fn close(&self) -> Result<(), Error> {
+        self.origin.check()?;
         if let Some(readers) = &self.readers {
             readers.close()?;
         }
@@ -133,6 +174,13 @@ impl<S: Store, X> Database<S, X> {
 
 impl<S: Store, X> Drop for Database<S, X> {
     fn drop(&mut self) {
+        if !self.origin.is_here() {
+            // IMPORTANT: nothing of it may be closed in a fork: not SQLite's connections, which share locks and memory with the
+            // ones of the process they belong to, nor a thread that is not there. The last of each is kept for good.
+            std::mem::forget(self.buffer.clone());
+            std::mem::forget(self.readers.clone());
+            return;
+        }
         if let Err(error) = self.close() {
             tracing::warn!(%error, "closing on the drop of the last handle");
         }

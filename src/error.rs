@@ -51,11 +51,58 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// What was given is not a path but another library's way to name a database (`sqlite:app.db`,
+    /// `:memory:`). A file of such a name is written `./sqlite:app.db`.
+    NotAPath {
+        /// What was given.
+        given: PathBuf,
+        /// The path that was probably meant; `None` for a database in memory.
+        meant: Option<String>,
+    },
+    /// The path names something that cannot hold a database: a named pipe, a socket, a device.
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it names.
+        kind: &'static str,
+    },
+    /// The path, or its last part, is longer than SQLite and the file system take.
+    PathTooLong {
+        /// The path, made absolute.
+        path: PathBuf,
+        /// How long it, or its last part, is in bytes.
+        bytes: usize,
+        /// How long that may be.
+        limit: usize,
+    },
+    /// The file has more than one name (hard links). SQLite keeps its log beside the name it was given, so two
+    /// that open it by two names lose each other's writes.
+    HardLinked {
+        /// The file, by the name that was given.
+        path: PathBuf,
+        /// How many names it has.
+        links: u64,
+    },
+    /// This process has the file open under another path (a folder that was renamed since, a bind mount).
+    OpenUnderAnotherName {
+        /// The path that was given.
+        path: PathBuf,
+        /// The path it is open under.
+        open: PathBuf,
+    },
+    /// The `-lock` file beside the database may not be written by this process.
+    LockNotWritable {
+        /// The `-lock` file.
+        lock: PathBuf,
+        /// The cause.
+        source: Cause,
+    },
     /// Another process has the database open.
     OwnedByProcess {
         /// The database.
         path: PathBuf,
-        /// The process id its owner wrote beside it, if it could be read.
+        /// The process id its owner wrote beside it. `None` if it could not be read, or if that process has
+        /// ended: then one that it forked holds what it had.
         pid: Option<u32>,
     },
     /// This process has the database open with other options, or as another kind of store.
@@ -108,6 +155,12 @@ pub enum Error {
     Full,
     /// The engine was closed. Nothing was submitted.
     Closed,
+    /// This process is a fork of the one that opened the database. Its handles do not work here, and the database
+    /// cannot be opened here either for as long as this process runs: SQLite's connections cannot be carried across a fork.
+    Forked {
+        /// The process that opened it.
+        pid: u32,
+    },
     /// The call would have waited for the very thing it was made inside of, and so for ever. It did nothing.
     WouldDeadlock {
         /// What was called, and where.
@@ -276,11 +329,55 @@ impl fmt::Display for Error {
             Error::ReadOnly { path } => {
                 write!(f, "{} cannot be written: check the permissions of file and folder", path.display())
             }
+            Error::NotAPath { given, meant: Some(meant) } => write!(
+                f,
+                "{:?} is taken for a path, and is not one: leave the prefix out ({meant:?}); a file of that \
+                 name is ./{}",
+                given.display().to_string(),
+                given.display()
+            ),
+            Error::NotAPath { given, meant: None } => write!(
+                f,
+                "{:?} is taken for a path, and is not one: Forebay::in_memory() opens a database in memory; a \
+                 file of that name is ./{}",
+                given.display().to_string(),
+                given.display()
+            ),
+            Error::NotAFile { path, kind } => {
+                write!(f, "{} is {kind} and cannot hold a database: give it a file", path.display())
+            }
+            Error::PathTooLong { path, bytes, limit } => write!(
+                f,
+                "{}: {bytes} bytes are too long for a database's name, which takes {limit}: use a shorter one",
+                path.display()
+            ),
+            Error::HardLinked { path, links } => write!(
+                f,
+                "{} is one of {links} names of the same file (hard links), and two processes that open it by two \
+                 names lose each other's writes: remove the others, or give it a file of its own (copy it while \
+                 it is closed, and put the copy in its place)",
+                path.display()
+            ),
+            Error::OpenUnderAnotherName { path, open } => write!(
+                f,
+                "{} is already open in this process as {}: close that first",
+                path.display(),
+                open.display()
+            ),
+            Error::LockNotWritable { lock, source } => write!(
+                f,
+                "{} cannot be opened, which tells who has the database open: let this process write it, or \
+                 remove it if nobody has the database open: {source}",
+                lock.display()
+            ),
             Error::OwnedByProcess { path, pid } => {
                 write!(f, "{} is open in another process", path.display())?;
                 match pid {
                     Some(pid) => write!(f, " (pid {pid}): stop it, or use its database through it"),
-                    None => write!(f, ": stop it, or use its database through it"),
+                    None => f.write_str(
+                        " that did not say which (the one that opened it has ended, and a child holds its lock?): \
+                         stop it, or use its database through it",
+                    ),
                 }
             }
             Error::OptionsDiffer { path, differences } => write!(
@@ -318,6 +415,11 @@ impl fmt::Display for Error {
                  cannot be reused while it runs: keep reads short, or raise wal_bytes_max",
                 ran.as_secs_f64()
             ),
+            Error::Forked { pid } => write!(
+                f,
+                "the database was opened by process {pid}, of which this one is a fork, and SQLite cannot be \
+                 carried across: fork before it is opened, or start the child as a program of its own"
+            ),
             Error::RecordTooLarge { what, bytes, limit } => write!(
                 f,
                 "{what} takes {bytes} bytes, the limit is {limit}: store it elsewhere and keep a reference, \
@@ -347,6 +449,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Error::Io { source, .. }
+            | Error::LockNotWritable { source, .. }
             | Error::Corrupt { source, .. }
             | Error::Operation { source }
             | Error::RolledBack { source }
@@ -367,9 +470,22 @@ mod tests {
     fn errors_name_the_thing_and_the_way_out() {
         let path = || PathBuf::from("/data/app.db");
         let source = || -> Cause { Arc::new(std::io::Error::other("the cause")) };
-        let says: [(Error, &[&str]); 11] = [
+        let says: [(Error, &[&str]); 18] = [
             (Error::OwnedByProcess { path: path(), pid: Some(7) }, &["/data/app.db", "pid 7", "stop it"]),
-            (Error::OwnedByProcess { path: path(), pid: None }, &["/data/app.db", "stop it"]),
+            (Error::OwnedByProcess { path: path(), pid: None }, &["/data/app.db", "has ended", "stop it"]),
+            (
+                Error::NotAPath { given: path(), meant: Some("app.db".into()) },
+                &["/data/app.db", "\"app.db\""],
+            ),
+            (Error::NotAPath { given: path(), meant: None }, &["/data/app.db", "in_memory"]),
+            (Error::NotAFile { path: path(), kind: "a socket" }, &["/data/app.db", "a socket"]),
+            (Error::PathTooLong { path: path(), bytes: 600, limit: 504 }, &["/data/app.db", "600", "504"]),
+            (Error::HardLinked { path: path(), links: 2 }, &["/data/app.db", "2 names", "copy"]),
+            (
+                Error::OpenUnderAnotherName { path: path(), open: "/b".into() },
+                &["/data/app.db", "/b", "close"],
+            ),
+            (Error::Forked { pid: 7 }, &["process 7", "fork before"]),
             (
                 Error::NetworkFileSystem { path: path(), kind: "nfs4".into() },
                 &["/data/app.db", "nfs4", "local disk"],

@@ -41,6 +41,7 @@ mod database;
 #[cfg(feature = "duroxide")]
 mod engine;
 mod error;
+mod fork;
 #[cfg(all(feature = "test-hooks", feature = "duroxide"))]
 #[doc(hidden)]
 pub mod hooks;

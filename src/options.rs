@@ -64,6 +64,7 @@ pub struct Options {
     pub(crate) wal_bytes_max: u64,
     pub(crate) record_bytes_max: usize,
     pub(crate) cache_bytes: usize,
+    pub(crate) wait_for_owner: Duration,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) on_open: Option<OnOpen>,
     /// How long the answer to a batch that met a full disk is held back; only tests change it.
@@ -82,6 +83,7 @@ impl Default for Options {
             wal_bytes_max: 32 << 20,
             record_bytes_max: 64 << 20,
             cache_bytes: 64 << 20,
+            wait_for_owner: Duration::ZERO,
             clock: None,
             on_open: None,
             full_disk_wait: crate::sqlite::FOREIGN_LOCK_WAIT,
@@ -167,6 +169,15 @@ impl Options {
     /// SQLite's page cache on the writing connection, in bytes. Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
+        self
+    }
+
+    /// How long opening waits for another process that has the database open, before it is
+    /// [`Error::OwnedByProcess`]. Default: zero, so that a mistake is told at once. Where a new process starts while the one
+    /// before it shuts down, as long as that may take. Blocks the thread that opens; real time, whatever the
+    /// clock of the engine is.
+    pub fn wait_for_owner(mut self, wait: Duration) -> Self {
+        self.wait_for_owner = wait;
         self
     }
 
@@ -273,6 +284,8 @@ impl Options {
             wal_bytes_max,
             record_bytes_max,
             cache_bytes,
+            // Over as soon as it is open.
+            wait_for_owner: _,
             clock,
             on_open,
             full_disk_wait: _,

@@ -170,7 +170,14 @@ impl Engine {
         sqlite::configure_writer(&connection, location, options)?;
         schema::prepare(&connection, found)?;
         let mut engine = Self {
-            connection: WriteConnection::new(connection, location, options, Arc::clone(&counters), readers)?,
+            connection: WriteConnection::new(
+                connection,
+                location,
+                options,
+                Arc::clone(&counters),
+                readers,
+                held.owner(),
+            )?,
             now: now(clock.as_ref()),
             clock,
             at: Duration::ZERO,

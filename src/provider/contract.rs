@@ -75,7 +75,7 @@ impl Forebay {
         instance: &str,
         execution: Option<u64>,
     ) -> Result<Vec<Event>, Error> {
-        if let Some(refusal) = self.database.buffer.refusal() {
+        if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
         if let Some((execution, rows)) = self.database.shared.histories.get(instance, execution) {

@@ -98,7 +98,7 @@ impl Forebay {
 
     /// What the engine has done since it was opened. Never blocks.
     pub fn stats(&self) -> Stats {
-        self.database.buffer.stats()
+        self.database.stats()
     }
 
     /// Runs `with` on the writer's connection, between two operations of a batch.
@@ -120,7 +120,7 @@ impl Forebay {
 
     async fn submit(&self, op: Op, bytes: usize) -> Result<Reply, Error> {
         let at = self.database.shared.clock.monotonic();
-        self.database.buffer.submit(Submitted { at, op }, bytes).await?.await
+        self.database.buffer()?.submit(Submitted { at, op }, bytes).await?.await
     }
 
     /// Runs a read that may take long on a thread of the readers' own: whoever awaits it may hold the last thread of
@@ -130,7 +130,7 @@ impl Forebay {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
-        if let Some(refusal) = self.database.buffer.refusal() {
+        if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
         readers.run(move |connection| Ok(read(connection)?)).await
@@ -142,7 +142,7 @@ impl Forebay {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
-        if let Some(refusal) = self.database.buffer.refusal() {
+        if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
         match readers.with_idle(move |connection| Ok(read(connection)?)) {
@@ -202,8 +202,9 @@ fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
 /// Connects what wakes the writer beside the channel: dropped futures, and a clock moved by hand. A second
 /// open of the same file finds that done.
 fn started(database: Arc<Database<Engine, Shared>>) -> Forebay {
-    let (buffer, returns) = (database.buffer.clone(), &database.shared.returns);
-    if returns.on_arrival(move || buffer.nudge())
+    let returns = &database.shared.returns;
+    if let Ok(buffer) = database.buffer().cloned()
+        && returns.on_arrival(move || buffer.nudge())
         && let Some(clock) = &database.options.clock
     {
         let returns = Arc::downgrade(returns);

@@ -6,9 +6,11 @@
 //! versions required here there is no reason to let two connections contend for it.
 
 mod control;
+mod held_file;
 mod identity;
 mod on_open;
 mod owner;
+mod path;
 mod readers;
 mod recover;
 mod registry;
@@ -21,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use control::{Control, SAVEPOINT};
-pub(crate) use owner::{FileOwner, prepare_path};
+pub(crate) use owner::FileOwner;
+pub(crate) use path::prepare_path;
 pub(crate) use readers::ReaderPool;
 pub(crate) use registry::{AnyEngine, Registration, join_or_open};
 use rusqlite::config::DbConfig;
@@ -76,7 +79,7 @@ pub(crate) fn open_unchanged(location: &Location) -> Result<Connection, Error> {
     prepare_for_work(&connection)?;
     // Closing a connection moves the log into the database: not a log that was there before it is known
     // whose it is. (Where there was none, closing removes what opening made.)
-    let has_log = matches!(location, Location::File(path) if owner::beside(path, "-wal").exists());
+    let has_log = matches!(location, Location::File(path) if path::beside(path, "-wal").exists());
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     if let Location::File(path) = location {
         // Reads the header: a file that is no database says so here.

@@ -10,21 +10,22 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::error::Error;
+use crate::fork::Origin;
+
 /// An engine of any kind, as the registry sees it.
 pub(crate) type AnyEngine = dyn Any + Send + Sync;
 
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Arc<Slot>>>> = LazyLock::new(Mutex::default);
 
 /// What this process knows of one database file.
-#[derive(Default)]
 struct Slot {
+    origin: Origin,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 enum State {
-    #[default]
     Free,
     Opening,
     /// Until the file is released, even when no handle is left.
@@ -41,12 +42,16 @@ pub(crate) struct Registration {
 ///
 /// `join` decides about the engine found; `None` means that it is closing, which is waited for. `open` must
 /// keep the registration alive exactly as long as it holds the file.
-pub(crate) fn join_or_open<T: Any + Send + Sync, E>(
+pub(crate) fn join_or_open<T: Any + Send + Sync>(
     path: &Path,
-    join: impl Fn(Arc<AnyEngine>) -> Option<Result<Arc<T>, E>>,
-    open: impl FnOnce(Registration) -> Result<Arc<T>, E>,
-) -> Result<Arc<T>, E> {
-    let slot = Arc::clone(OPEN.lock().entry(path.into()).or_default());
+    join: impl Fn(Arc<AnyEngine>) -> Option<Result<Arc<T>, Error>>,
+    open: impl FnOnce(Registration) -> Result<Arc<T>, Error>,
+) -> Result<Arc<T>, Error> {
+    let free =
+        || Arc::new(Slot { origin: Origin::here(), state: Mutex::new(State::Free), changed: Condvar::new() });
+    let slot = Arc::clone(OPEN.lock().entry(path.into()).or_insert_with(free));
+    // Of the process that this one is a fork of: nobody here would ever release it.
+    slot.origin.check()?;
     let mut state = slot.state.lock();
     loop {
         if let State::Open(engine) = &*state {

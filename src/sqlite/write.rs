@@ -8,7 +8,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBehavior};
 
 use super::control::Control;
-use super::identity::Identity;
+use super::held_file::StandIn;
+use super::identity::{Identity, Lost};
+use super::owner::FileOwner;
 use super::write_back::WriteBack;
 use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, recover, set_pragma};
 use crate::buffer::{CommitError, Counters};
@@ -49,6 +51,8 @@ const FRAME_HEADER_BYTES: u64 = 24;
 
 /// The writing connection. Every method is called from the writer thread.
 pub(crate) struct WriteConnection {
+    /// Dropped first: it would keep the connection from removing its log.
+    _stand_in: Option<StandIn>,
     connection: Connection,
     control: Control,
     counters: Arc<Counters>,
@@ -64,7 +68,7 @@ pub(crate) struct WriteConnection {
     readers: Option<Arc<ReaderPool>>,
     full_disk_wait: Duration,
     write_back: Option<WriteBack>,
-    /// `None` in memory mode, and where it cannot be told.
+    /// `None` in memory mode, and where nobody owns the file.
     identity: Option<Identity>,
     looked: Duration,
 }
@@ -102,6 +106,7 @@ impl WriteConnection {
         options: &Options,
         counters: Arc<Counters>,
         readers: Option<Arc<ReaderPool>>,
+        owner: Option<&Arc<FileOwner>>,
     ) -> Result<Self, Error> {
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let frame_bytes = page_bytes.cast_unsigned() + FRAME_HEADER_BYTES;
@@ -114,11 +119,13 @@ impl WriteConnection {
             Location::File(path) => Some(path.clone()),
             Location::Memory => None,
         };
+        let (identity, stand_in) = owner.map(Identity::of).unzip();
         let mut writer = Self {
+            _stand_in: stand_in,
             connection,
             control: Control::new(),
             counters,
-            identity: path.as_deref().and_then(Identity::of),
+            identity,
             path,
             durability: options.durability,
             relaxed: false,
@@ -388,9 +395,20 @@ impl WriteConnection {
         self.checkpoint("TRUNCATE").map(|_complete| ())
     }
 
-    /// Whether the database still is the one that was opened, and nothing of its log was lost on the way.
-    fn check_files(&self) -> Result<(), Error> {
-        self.identity.as_ref().map_or(Ok(()), Identity::check)?;
+    /// Whether the files still are the ones that were opened, and nothing of the log was lost on the way.
+    ///
+    /// A log that somebody has removed still holds what was committed: that is moved into the database before
+    /// anything else. What is open of a batch is rolled back for it.
+    fn check_files(&mut self) -> Result<(), Error> {
+        match self.identity.as_ref().map_or(Ok(()), Identity::check) {
+            Ok(()) => {}
+            Err(Lost::Other(error)) => return Err(error),
+            Err(Lost::Log(error)) => {
+                let moved = self.rollback().and_then(|()| self.checkpoint("TRUNCATE"));
+                tracing::error!(%error, ?moved, "what had been committed was moved into the database");
+                return Err(error);
+            }
+        }
         self.write_back.as_ref().map_or(Ok(()), WriteBack::check)
     }
 

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::owner;
+use super::path::beside;
 use crate::error::Error;
 
 /// Syncs the log of one database on a thread of its own, when it is asked to.
@@ -30,7 +30,7 @@ impl WriteBack {
     pub(super) fn start(path: &Path) -> Option<Self> {
         // Not the database file: closing any handle of that would drop SQLite's locks on it. The log has none.
         // For writing, which syncing takes on Windows.
-        let log = File::options().write(true).open(owner::beside(path, "-wal")).ok()?;
+        let log = File::options().write(true).open(beside(path, "-wal")).ok()?;
         Self::over(move || log.sync_data())
     }
 
@@ -122,7 +122,7 @@ mod tests {
     fn the_log_beside_a_database_can_be_synced() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("app.db");
-        std::fs::write(owner::beside(&path, "-wal"), "frames").expect("it is written");
+        std::fs::write(beside(&path, "-wal"), "frames").expect("it is written");
         let mut write_back = WriteBack::start(&path).expect("there is a log");
         write_back.request();
         write_back.requests = None;

@@ -94,7 +94,7 @@ impl Writer {
         let submitted = if self.is_inside(Place::Closure) {
             self.submit_inside(operation, bytes)
         } else {
-            self.database.buffer.submit_blocking(operation, bytes)
+            self.database.buffer().and_then(|buffer| buffer.submit_blocking(operation, bytes))
         };
         self.ticket(submitted, value)
     }
@@ -122,7 +122,7 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        let submitted = self.database.buffer.try_submit(operation, bytes)?;
+        let submitted = self.database.buffer()?.try_submit(operation, bytes)?;
         Ok(self.ticket(Ok(submitted), value))
     }
 
@@ -146,7 +146,10 @@ impl Writer {
         let submitted = if self.is_inside(Place::Closure) {
             self.submit_inside(operation, bytes)
         } else {
-            self.database.buffer.submit(operation, bytes).await
+            match self.database.buffer() {
+                Ok(buffer) => buffer.submit(operation, bytes).await,
+                Err(error) => Err(error),
+            }
         };
         self.ticket(submitted, value)
     }
@@ -164,7 +167,7 @@ impl Writer {
     /// Whatever `read` returns; [`Error::ReadInterrupted`]; [`Error::WouldDeadlock`] inside a read while all
     /// connections are busy; [`Error::Closed`] and [`Error::Failed`].
     pub fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
-        if let Some(refusal) = self.database.buffer.refusal() {
+        if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
         let read = |connection: &Connection| {
@@ -200,7 +203,8 @@ impl Writer {
 
     /// Submits on the writer thread, where nobody may wait for room: only this thread makes any.
     fn submit_inside(&self, operation: Operation, bytes: usize) -> Result<Pending<()>, Error> {
-        self.database.buffer.try_submit(operation, bytes).map_err(|error| match error {
+        let submitted = self.database.buffer().and_then(|buffer| buffer.try_submit(operation, bytes));
+        submitted.map_err(|error| match error {
             Error::Full => inside::would_deadlock(
                 "submitting inside a closure of the same writer while the buffer is full",
                 "do the work in this transaction, or submit it when the closure has returned",
@@ -214,7 +218,7 @@ impl Writer {
     }
 
     fn writer_thread(&self) -> ThreadId {
-        self.database.buffer.writer_thread()
+        self.database.writer_thread()
     }
 
     fn is_inside(&self, place: Place) -> bool {
@@ -223,7 +227,7 @@ impl Writer {
 
     /// What the writer has done since it was opened. Never blocks.
     pub fn stats(&self) -> Stats {
-        self.database.buffer.stats()
+        self.database.stats()
     }
 }
 

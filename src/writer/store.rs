@@ -41,7 +41,8 @@ impl ClosureStore {
         refuse_engine_file(&connection, location)?;
         sqlite::configure_writer(&connection, location, options)?;
         let guard = Guard::install(&mut connection)?;
-        let connection = WriteConnection::new(connection, location, options, counters, readers)?;
+        let connection =
+            WriteConnection::new(connection, location, options, counters, readers, held.owner())?;
         let clock = options.clock_or_system();
         Ok(Self { connection, guard, clock, gathered: Vec::new(), outcome_unknown: None, _held: held })
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::inside::{self, Place};
 use crate::buffer::Pending;
 use crate::error::Error;
+use crate::fork::Origin;
 
 /// Resolves once, when the batch that holds the closure is committed, or with the error that kept it from
 /// being so. A future for any runtime, or [`Ticket::wait`]. Dropping it does not cancel the write.
@@ -23,8 +24,9 @@ use crate::error::Error;
 pub struct Ticket<T> {
     pending: Result<Pending<()>, Option<Error>>,
     value: Arc<Mutex<Option<T>>>,
-    /// The thread that answers.
+    /// The thread that answers, and the process it is in.
     writer: ThreadId,
+    origin: Origin,
 }
 
 impl<T> Ticket<T> {
@@ -33,7 +35,7 @@ impl<T> Ticket<T> {
         value: Arc<Mutex<Option<T>>>,
         writer: ThreadId,
     ) -> Self {
-        Self { pending: submitted.map_err(Some), value, writer }
+        Self { pending: submitted.map_err(Some), value, writer, origin: Origin::here() }
     }
 
     /// Blocks the calling thread until the closure's batch is committed.
@@ -51,6 +53,7 @@ impl<T> Future for Ticket<T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.origin.check()?;
         let committed = match &mut self.pending {
             Ok(pending) => match Pin::new(pending).poll(cx) {
                 Poll::Ready(answer) => answer,
