@@ -430,7 +430,8 @@ mod tests {
         let options = Options::default().durability(durability);
         let connection = open_unchanged(&location).unwrap();
         configure_writer(&connection, &location, &options).unwrap();
-        let mut writer = WriteConnection::new(connection, &location, &options, Arc::default(), None).unwrap();
+        let mut writer =
+            WriteConnection::new(connection, &location, &options, Arc::default(), None, None).unwrap();
         writer.begin(Sync::AsPromised).unwrap();
         let sql = "CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(5000000))";
         writer.connection().execute_batch(sql).unwrap();
