@@ -95,7 +95,7 @@ async fn a_refused_operation_fails_alone() {
         Box::pin(forebay.ack_work_item(token(1), None)),
         Box::pin(good(1)),
         Box::pin(forebay.enqueue_for_orchestrator(raised("order-0", "after"), None)),
-        Box::pin(async { forebay.delete_instance("order-1", false).await.map(drop) }),
+        Box::pin(async { forebay.delete_instances_atomic(&["order-1".into()], false).await.map(drop) }),
     ];
     let answers = at_once(calls).await;
     assert_eq!(since(&forebay, before), (1, 9, 1), "one batch, one commit");

@@ -121,10 +121,11 @@ fn a_database_with_a_damaged_page() {
     let connection = Connection::open(place.path()).expect("SQLite opens it");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'work'";
     let root: u32 = connection.query_row(sql, [], |row| row.get(0)).expect("the table is there");
-    let root = root as usize;
+    let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).expect("it has one");
+    let (root, page) = (root as usize, page as usize);
     drop(connection);
     let mut bytes = fs::read(place.path()).expect("it is there");
-    bytes[(root - 1) * 4096..root * 4096].fill(0xA5);
+    bytes[(root - 1) * page..root * page].fill(0xA5);
     fs::write(place.path(), bytes).expect("written");
 
     let error = refused(&place, &place.path());

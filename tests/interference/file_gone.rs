@@ -125,23 +125,25 @@ async fn a_new_database_can_take_the_place_of_one_that_is_gone() {
     assert_eq!(fetch(&forebay).await.expect("it is there").item.instance, "other");
 }
 
-/// The log alone removed: the engine still holds it, and a checkpoint puts everything where it belongs. (Should
-/// the process die before that, the log is gone, and what it held.)
+/// The log alone removed: what was committed is moved into the database, and the engine refuses all further work.
+/// (Should the process die before it looks, the log is gone, and what it held.)
 #[tokio::test]
-async fn a_log_that_is_removed_is_made_good_by_the_next_checkpoint() {
+async fn a_log_that_is_removed_is_moved_into_the_database_and_the_engine_fails() {
     let place = Place::new();
-    let forebay = place.open(Options::default());
+    let clock = ManualClock::new(START_MS);
+    let forebay = place.open(Options::default().clock(clock.clone()));
     begin(&forebay, "order", Turn::first("order")).await;
     bounded(forebay.read("order")).await.expect("a reader has the log open");
-    fs::remove_file(place.file("app.db-wal")).expect("it is removed");
     enqueue(&forebay, start("other")).await;
-    let (checkpoints, began) = (forebay.stats().checkpoints, Instant::now());
-    while forebay.stats().checkpoints == checkpoints {
-        assert!(began.elapsed() < PATIENCE, "no checkpoint");
-        std::thread::yield_now();
-    }
-    assert_eq!(bounded(forebay.read("order")).await.expect("it is read").len(), 1);
-    close(&forebay).expect("it closes");
+    fs::remove_file(place.file("app.db-wal")).expect("it is removed");
+    clock.advance(100 * MILLISECOND);
+    let error = bounded(forebay.enqueue_for_orchestrator(start("late"), None)).await;
+    let error = error.expect_err("it would be in a log that nobody can open");
+    assert!(
+        error.message.contains("outcome unknown") && error.message.contains("-wal was removed"),
+        "{error}"
+    );
+    close(&forebay).expect_err("it has failed");
     let forebay = place.open(Options::default());
     assert_eq!(bounded(forebay.read("order")).await.expect("it is read").len(), 1);
     assert_eq!(fetch(&forebay).await.expect("it is there").item.instance, "other");
