@@ -35,7 +35,7 @@ fn a_file_is_written_through_a_log_that_only_the_engine_checkpoints() {
             ("trusted_schema", "0"),
             ("query_only", "0"),
             ("application_id", "1717723513"),
-            ("user_version", "2"),
+            ("user_version", "3"),
         ];
         for (name, value) in expected {
             assert_eq!(pragma(&forebay, name), value, "{name} at {durability:?}");
