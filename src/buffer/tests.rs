@@ -1,6 +1,8 @@
 //! The writer's cycle over a store that fails where the test says: whatever happens, every submission is
 //! answered exactly once, with what holds for it, and nobody hangs.
 
+mod standing;
+
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -319,26 +321,6 @@ fn a_batch_that_is_rolled_back_is_retryable_for_all_of_it_and_the_engine_goes_on
         assert_eq!(answer(bench.submit(Op::Add(5))).unwrap(), 5);
         assert_eq!(*bench.committed.lock(), 5);
         bench.buffer.close().unwrap();
-    }
-}
-
-/// Whatever fails, and however: those that neither write nor rely on what is written are not told of it.
-#[test]
-fn an_answer_that_stands_is_given_whatever_becomes_of_its_batch() {
-    let unknown =
-        [(Phase::Commit, Fault::Unknown), (Phase::Commit, Fault::Panic), (Phase::Settle, Fault::Panic)];
-    let certain = [Phase::Apply, Phase::Settle, Phase::Commit].map(|phase| (phase, Fault::Error));
-    for (phase, fault) in certain.into_iter().chain(unknown) {
-        let bench = Bench::new();
-        answer(bench.submit(Op::Add(7))).unwrap();
-        let ops = vec![Op::Add(1), Op::Break(phase, fault), Op::Add(2), Op::RefuseForGood, Op::Ask];
-        let answers = bench.one_batch(ops);
-        let failed = |answer: &Result<u32, Error>| {
-            matches!(answer, Err(Error::RolledBack { .. } | Error::OutcomeUnknown { .. }))
-        };
-        assert!(answers[..3].iter().all(failed), "{phase:?} {fault:?}: {answers:?}");
-        let stands = matches!(answers[3..], [Err(Error::Refused { .. }), Ok(7)]);
-        assert!(stands, "{phase:?} {fault:?}: {answers:?}");
     }
 }
 

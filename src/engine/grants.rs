@@ -50,6 +50,9 @@ impl Accepts {
     }
 }
 
+/// What executions before the running one left behind.
+type KeyValues = HashMap<String, KvEntry>;
+
 impl Engine {
     pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
         // A future dropped before its fetch got here has been on the list of returns already.
@@ -245,11 +248,7 @@ impl Engine {
         })
     }
 
-    fn history_and_kv(
-        &mut self,
-        no: InstanceNo,
-        row: &InstanceRow,
-    ) -> SqlResult<(Vec<Arc<Run>>, HashMap<String, KvEntry>)> {
+    fn history_and_kv(&mut self, no: InstanceNo, row: &InstanceRow) -> SqlResult<(Vec<Arc<Run>>, KeyValues)> {
         let connection = self.connection.connection();
         let kv = if row.has_kv { rows::kv_base(connection, row.key)? } else { HashMap::new() };
         Ok((self.history(no, row)?, kv))

@@ -188,13 +188,14 @@ impl Drop for HeldFile {
         if let Some(file) = self.file.take() {
             // A process that is just being started holds a copy of the handle, and the lock with it.
             let _ = file.unlock();
+            // IMPORTANT: before it is closed: if it has no name any more, its number is the next file's from then on.
+            if let Some(id) = self.id {
+                HELD.lock().remove(&id);
+            }
             close(file);
         }
         if let Some(file) = self.shared_memory.take() {
             close(file);
-        }
-        if let Some(id) = self.id {
-            HELD.lock().remove(&id);
         }
     }
 }

@@ -5,15 +5,14 @@
 //! What was acknowledged up to that look is lost with the file: nobody can promise otherwise.
 
 use std::fs;
-use std::time::Instant;
 
 use duroxide::providers::Provider;
 use forebay::{Error, Forebay, ManualClock, Options, Writer};
 
 use crate::engine_support::polled::Polled;
 use crate::engine_support::{
-    HOUR, LOCK, MILLISECOND, PATIENCE, Place, START_MS, Turn, assert_says, begin, bounded, bounded_thread,
-    enqueue, fetch, settle, start,
+    HOUR, LOCK, MILLISECOND, Place, START_MS, Turn, assert_says, begin, bounded, bounded_thread, enqueue,
+    fetch, settle, start,
 };
 
 #[derive(Debug, Clone, Copy)]
