@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay::{Error, Options, Writer};
 
@@ -87,4 +87,124 @@ fn while_one_read_does_not_end_by_itself() {
         largest
     });
     assert!(largest <= 2 * WAL_BYTES_MAX, "{largest} bytes");
+}
+
+/// It cannot be interrupted while it sleeps: writes are refused until it ends, and the log stays as it is.
+#[test]
+fn while_a_read_sleeps_with_a_statement_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let writer = opened(&path);
+    writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (x'01')", [])?)).wait().unwrap();
+    let ((entered, inside), (end, ended)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    std::thread::scope(|scope| {
+        let writer = &writer;
+        scope.spawn(move || {
+            let asleep = |connection: &rusqlite::Connection| {
+                let mut statement = connection.prepare("SELECT 1 FROM t")?;
+                let mut rows = statement.query([])?;
+                let _ = rows.next()?;
+                entered.send(()).unwrap();
+                let _ = ended.recv();
+                Ok(())
+            };
+            writer.read(asleep).unwrap();
+        });
+        inside.recv().unwrap();
+        let insert =
+            || writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (zeroblob(40000))", [])?)).wait();
+        let refused = (0..400).find_map(|_| insert().err()).expect("the log would outgrow its bound");
+        assert!(
+            refused.is_retryable() && refused.to_string().contains("a read has been running"),
+            "{refused}"
+        );
+        assert!(log_bytes(&path) <= 2 * WAL_BYTES_MAX, "{} bytes", log_bytes(&path));
+        end.send(()).unwrap();
+        let began = Instant::now();
+        while let Err(error) = insert() {
+            assert!(error.is_retryable() && began.elapsed() < Duration::from_secs(60), "{error}");
+        }
+    });
+    assert!(log_bytes(&path) <= 2 * WAL_BYTES_MAX, "{} bytes", log_bytes(&path));
+}
+
+/// What the runtime asks for every minute, asked for all the time.
+#[cfg(feature = "duroxide")]
+#[test]
+fn while_the_engine_is_asked_for_its_metrics_without_a_pause() {
+    use duroxide::providers::{Provider, ProviderAdmin, WorkItem};
+    for durability in [forebay::Durability::Full, forebay::Durability::Normal] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let options = Options::default().wal_bytes_max(WAL_BYTES_MAX).durability(durability);
+        let store = options.open(&path).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let asking = tokio::spawn({
+                let store = store.clone();
+                async move {
+                    loop {
+                        store.get_system_metrics().await.unwrap();
+                    }
+                }
+            });
+            for n in 0..400 {
+                let data = "x".repeat(40_000);
+                let item =
+                    WorkItem::ExternalRaised { instance: format!("order {n}"), name: "bell".into(), data };
+                store.enqueue_for_orchestrator(item, None).await.unwrap();
+                assert!(
+                    log_bytes(&path) <= 2 * WAL_BYTES_MAX,
+                    "{} bytes at {durability:?}",
+                    log_bytes(&path)
+                );
+            }
+            asking.abort();
+        });
+        store.close().unwrap();
+    }
+}
+
+/// The process that is killed in the next test: this binary once more.
+#[test]
+fn the_one_that_is_killed() {
+    let Some(path) = std::env::var_os("FOREBAY_KILLED") else { return };
+    let writer = Writer::open(path, Options::default().wal_bytes_max(WAL_BYTES_MAX)).unwrap();
+    for n in 0.. {
+        let row = |tx: &rusqlite::Transaction<'_>| {
+            tx.execute_batch("CREATE TABLE IF NOT EXISTS t (b BLOB)")?;
+            tx.execute("INSERT INTO t VALUES (zeroblob(40000))", [])?;
+            Ok(())
+        };
+        writer.submit(row).wait().unwrap();
+        if n == 15 {
+            println!("\nwritten");
+        }
+    }
+}
+
+/// A log that is found when a database is opened counts: it does not grow by each process that is killed.
+#[test]
+fn over_a_crash_loop() {
+    use std::io::{BufRead, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    for _ in 0..8 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_one_that_is_killed", "--nocapture", "--test-threads=1"])
+            .env("FOREBAY_KILLED", &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let written = lines.map_while(Result::ok).any(|line| line == "written");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(written, "it ended by itself");
+        assert!(log_bytes(&path) <= 2 * WAL_BYTES_MAX, "{} bytes", log_bytes(&path));
+    }
+    let writer = Writer::open(&path, Options::default().wal_bytes_max(WAL_BYTES_MAX)).unwrap();
+    assert_eq!(log_bytes(&path), 0, "it is in the database");
+    assert!(writer.read(count).unwrap() >= 8 * 16);
+    writer.close().unwrap();
 }

@@ -37,3 +37,55 @@ fn closing_inside_a_read_says_that_it_would_wait_for_itself() {
         writer.close().unwrap();
     });
 }
+
+/// Whoever waits for a read may hold the last blocking thread of its runtime. The first version read on those, and none
+/// of these ended.
+#[cfg(feature = "duroxide")]
+#[test]
+fn reads_that_are_waited_for_on_every_blocking_thread_end() {
+    use duroxide::providers::{Provider, ProviderAdmin};
+    let folder = tempfile::tempdir().unwrap();
+    let store = Options::default().open(folder.path().join("app.db")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(2)
+        .build()
+        .unwrap();
+    bounded(move || {
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let (store, handle) = (store.clone(), runtime.handle().clone());
+                runtime.spawn_blocking(move || {
+                    handle.block_on(async {
+                        store.list_instances().await.unwrap();
+                        store.get_system_metrics().await.unwrap();
+                        store.read("nobody").await.unwrap()
+                    })
+                })
+            })
+            .collect();
+        for read in waiting {
+            assert!(runtime.block_on(read).unwrap().is_empty());
+        }
+        store.close().unwrap();
+    });
+}
+
+/// A runtime that goes does not close the engine.
+#[cfg(feature = "duroxide")]
+#[test]
+fn a_read_outlives_the_runtime_that_asked_first() {
+    use duroxide::providers::Provider;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Options::default().open(folder.path().join("app.db")).unwrap();
+    bounded(move || {
+        for _ in 0..3 {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+            assert!(runtime.block_on(store.read("nobody")).unwrap().is_empty());
+            runtime.shutdown_background();
+        }
+        // And on no runtime at all.
+        assert!(pollster::block_on(store.read("nobody")).unwrap().is_empty());
+        store.close().unwrap();
+    });
+}
