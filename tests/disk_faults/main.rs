@@ -14,6 +14,7 @@ mod disk;
 mod engine_support;
 #[cfg(feature = "duroxide")]
 mod fetches;
+mod full_disk;
 #[path = "../loads/mod.rs"]
 mod loads;
 mod opening;
