@@ -67,8 +67,9 @@ pub struct Options {
     pub(crate) wait_for_owner: Duration,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) on_open: Option<OnOpen>,
-    /// How long the answer to a batch that met a full disk is held back; only tests change it.
-    pub(crate) full_disk_wait: Duration,
+    /// How long the answer to a batch that met a full disk is held back, where it is not what a foreign lock is waited
+    /// for; only tests change it.
+    pub(crate) full_disk_wait: Option<Duration>,
 }
 
 impl Default for Options {
@@ -86,7 +87,7 @@ impl Default for Options {
             wait_for_owner: Duration::ZERO,
             clock: None,
             on_open: None,
-            full_disk_wait: crate::sqlite::FOREIGN_LOCK_WAIT,
+            full_disk_wait: None,
         }
     }
 }
@@ -212,7 +213,7 @@ impl Options {
     #[cfg(feature = "test-hooks")]
     #[doc(hidden)]
     pub fn full_disk_wait(mut self, wait: Duration) -> Self {
-        self.full_disk_wait = wait;
+        self.full_disk_wait = Some(wait);
         self
     }
 

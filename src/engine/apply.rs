@@ -141,10 +141,12 @@ impl Engine {
             return Err(unknown_turn_lease());
         };
         let visible_at_ms = abandon.delay.map(|delay| self.visible_after(delay));
-        if visible_at_ms.is_some() || abandon.ignore_attempt {
+        if (visible_at_ms.is_some() || abandon.ignore_attempt)
+            && let Some(id) = self.turns.id(lease.instance).cloned()
+        {
             let messages = lease.messages.iter().map(|(id, message)| (*id, Was::of(message))).collect();
             let (no, instance) = (abandon.lease, lease.instance);
-            self.undo.push(Undo::TurnAbandoned { no, deadline, instance, messages });
+            self.undo.push(Undo::TurnAbandoned { no, deadline, instance, id, messages });
         }
         self.put_back_turn(abandon.lease, lease, visible_at_ms, abandon.ignore_attempt);
         Ok(Reply::Done)

@@ -54,6 +54,7 @@ pub(super) enum Undo {
         no: LeaseNo,
         deadline: Duration,
         instance: InstanceNo,
+        id: Arc<str>,
         messages: Vec<(MessageId, Was)>,
     },
     /// Messages of an instance were dropped, or the instance with them.
@@ -145,13 +146,12 @@ impl Engine {
                 self.turns.lease_nothing(lease.instance, no);
                 self.turn_leases.grant(no, deadline, lease);
             }
-            Undo::TurnAbandoned { no, deadline, instance, messages } => {
-                let name = self.turns.id(instance).cloned();
+            Undo::TurnAbandoned { no, deadline, instance, id: name, messages } => {
+                // With nothing but delayed messages it may have been forgotten.
+                self.turns.reinstate(instance, &name);
                 let messages = messages.into_iter().map(|(id, was)| {
                     let body = self.turns.take_message(instance, id).and_then(|message| message.body);
-                    if let Some(name) = &name {
-                        self.turns.take_delayed(name, id);
-                    }
+                    self.turns.take_delayed(&name, id);
                     let Was { schedule: Schedule { visible_at_ms, attempt }, kind } = was;
                     (id, Message { visible_at_ms, attempt, kind, body })
                 });

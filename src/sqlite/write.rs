@@ -133,7 +133,7 @@ impl WriteConnection {
             wal_bytes_max: options.wal_bytes_max,
             log,
             readers,
-            full_disk_wait: options.full_disk_wait,
+            full_disk_wait: options.full_disk_wait.unwrap_or(FOREIGN_LOCK_WAIT),
             write_back: None,
             looked: Duration::ZERO,
         };
