@@ -56,6 +56,7 @@ pub(super) struct HeldFile {
     id: Option<FileId>,
     /// `None` only while it is being dropped.
     file: Option<File>,
+    is_locked: bool,
     /// `-shm`, once SQLite has made it.
     shared_memory: OnceLock<File>,
 }
@@ -122,24 +123,34 @@ impl HeldFile {
             return Err(error);
         }
         let id = identified.map(|(id, _)| id);
-        let held = Self { path: path.into(), id, file: Some(file), shared_memory: OnceLock::new() };
-        Ok(held.lock_for_this_process().then_some(held))
+        let shared_memory = OnceLock::new();
+        let mut held = Self { path: path.into(), id, file: Some(file), is_locked: false, shared_memory };
+        let Some(is_locked) = held.lock_for_this_process() else { return Ok(None) };
+        held.is_locked = is_locked;
+        Ok(Some(held))
     }
 
     /// By the file itself, so that a second name of it, or a `-lock` that was removed, lets nobody in. On Linux alone:
-    /// elsewhere such a lock and SQLite's are of one kind, and would exclude each other.
-    fn lock_for_this_process(&self) -> bool {
+    /// elsewhere such a lock and SQLite's are of one kind, and would exclude each other. Gives whether it is held;
+    /// `None` if another process holds it.
+    fn lock_for_this_process(&self) -> Option<bool> {
         if !cfg!(any(target_os = "linux", target_os = "android")) {
-            return true;
+            return Some(false);
         }
         match self.file.as_ref().map(File::try_lock) {
-            Some(Err(TryLockError::WouldBlock)) => false,
+            Some(Err(TryLockError::WouldBlock)) => None,
             Some(Err(TryLockError::Error(error))) => {
                 tracing::debug!(%error, path = %self.path.display(), "this file system has no such locks");
-                true
+                Some(false)
             }
-            _ => true,
+            Some(Ok(())) => Some(true),
+            None => Some(false),
         }
+    }
+
+    /// Whether the file itself is locked for this process, so that nobody else gets in whatever becomes of `-lock`.
+    pub(super) fn is_locked(&self) -> bool {
+        self.is_locked
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -77,6 +77,8 @@ impl FileOwner {
                 *lock = new;
                 Ok(())
             }
+            // Somebody is about to find the file itself locked, and to let go of it.
+            Ok(Taken::Theirs(_)) if self.file.is_locked() => Ok(()),
             Ok(Taken::Theirs(pid)) => Err(Error::OwnedByProcess { path: database.into(), pid }),
             // The privileges that it took to open it are gone, say.
             Err(error) => {
@@ -208,12 +210,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_somebody_else_has_taken_meanwhile_is_an_error() {
+    fn a_lock_that_somebody_else_has_taken_meanwhile_is_an_error_only_where_the_file_itself_is_not_locked() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("app.db");
         let owner = FileOwner::acquire(&database, Duration::ZERO).unwrap();
         std::fs::remove_file(beside(&database, "-lock")).unwrap();
-        let Taken::Ours(_theirs) = LockFile::take(&database).unwrap() else { panic!("it was removed") };
-        assert!(matches!(owner.look_at_lock(), Err(Error::OwnedByProcess { .. })));
+        let Taken::Ours(theirs) = LockFile::take(&database).unwrap() else { panic!("it was removed") };
+        let looked = owner.look_at_lock();
+        assert_eq!(owner.file().is_locked(), cfg!(any(target_os = "linux", target_os = "android")));
+        if !owner.file().is_locked() {
+            assert!(matches!(looked, Err(Error::OwnedByProcess { .. })), "{looked:?}");
+            return;
+        }
+        looked.unwrap();
+        drop(theirs);
+        owner.look_at_lock().unwrap();
+        let text = std::fs::read_to_string(beside(&database, "-lock")).unwrap();
+        assert_eq!(text.trim(), std::process::id().to_string(), "it is back");
     }
 }
