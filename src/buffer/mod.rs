@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-pub(crate) use reply::{Pending, Replies, Responder};
+pub(crate) use reply::{Pending, Replies, Responder, cause_of};
 pub(crate) use shared::Counters;
 use shared::Shared;
 pub use shared::Stats;

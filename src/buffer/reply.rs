@@ -134,7 +134,7 @@ impl std::fmt::Display for WriterPanicked {
 impl std::error::Error for WriterPanicked {}
 
 /// The cause inside an error, for handing on in another one.
-pub(super) fn cause_of(error: &Error) -> Cause {
+pub(crate) fn cause_of(error: &Error) -> Cause {
     match error {
         Error::OutcomeUnknown { source } | Error::Failed { source } | Error::RolledBack { source } => {
             Arc::clone(source)

@@ -130,6 +130,11 @@ impl HeldFile {
         Ok(Some(held))
     }
 
+    /// The handle. IMPORTANT: not to be duplicated, as closing the duplicate drops SQLite's locks.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// By the file itself, so that a second name of it, or a `-lock` that was removed, lets nobody in. On Linux alone:
     /// elsewhere such a lock and SQLite's are of one kind, and would exclude each other. Gives whether it is held;
     /// `None` if another process holds it.

@@ -14,6 +14,7 @@ mod path;
 mod readers;
 mod recover;
 mod registry;
+mod room;
 mod settings;
 mod write;
 mod write_back;

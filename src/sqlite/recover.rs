@@ -1,4 +1,5 @@
-//! Makes sure, before a database is used again, that the log it is read from is on the disk.
+//! What is done to the file of the log beside SQLite: makes sure, before a database is used again, that the log it is read
+//! from is on the disk, and cuts off what was rolled back where the volume has no room for it.
 //!
 //! After an fsync that failed, Linux takes the pages it could not write for clean: they can still be read, and no
 //! later fsync writes them. A process that opens the database again would see those commits, add its own behind
@@ -28,6 +29,30 @@ pub(super) fn rewrite_log(connection: &Connection) -> Result<(), Error> {
     transaction.rollback()?;
     tracing::info!(bytes, "a write-ahead log was found and has been written to the disk again");
     Ok(())
+}
+
+/// Bytes before the first frame of a log.
+const LOG_HEADER_BYTES: u64 = 32;
+
+/// Gives back to the volume what the log's file has beyond its committed frames: those of batches that were rolled back.
+/// Takes SQLite's write lock, so that nobody appends meanwhile; without it, does nothing. Readers read no further.
+pub(super) fn cut_log(connection: &Connection, frame_bytes: u64) -> Result<(), Error> {
+    let version = || connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0));
+    let before = version()?;
+    // IMPORTANT: what SQLite itself takes for committed. Does nothing but say so.
+    let frames: i64 = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))?;
+    let Ok(transaction) = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
+    else {
+        return Ok(());
+    };
+    // Nobody else has committed since.
+    if let Ok(frames @ 1..) = u64::try_from(frames)
+        && version()? == before
+    {
+        let bytes = LOG_HEADER_BYTES + frames * frame_bytes;
+        with_log(connection, |log| if log.size()? > bytes { log.truncate(bytes) } else { Ok(()) })?;
+    }
+    Ok(transaction.rollback()?)
 }
 
 /// Whether there is a log with anything in it.
@@ -120,6 +145,12 @@ impl Log {
         // SAFETY: see above; `length` bytes at `pointer` are borrowed for the call, which only reads them.
         let status =
             unsafe { (*self.methods).xWrite.map(|call| call(self.file, pointer, length, at.cast_signed())) };
+        check(status.unwrap_or(ffi::SQLITE_MISUSE))
+    }
+
+    fn truncate(&self, to: u64) -> rusqlite::Result<()> {
+        // SAFETY: see above.
+        let status = unsafe { (*self.methods).xTruncate.map(|call| call(self.file, to.cast_signed())) };
         check(status.unwrap_or(ffi::SQLITE_MISUSE))
     }
 

@@ -11,6 +11,7 @@ use super::control::Control;
 use super::held_file::StandIn;
 use super::identity::{Identity, Lost};
 use super::owner::FileOwner;
+use super::room::Room;
 use super::write_back::WriteBack;
 use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, recover, set_pragma};
 use crate::buffer::{CommitError, Counters};
@@ -70,6 +71,8 @@ pub(crate) struct WriteConnection {
     write_back: Option<WriteBack>,
     /// `None` in memory mode, and where nobody owns the file.
     identity: Option<Identity>,
+    /// `None` in the same cases, and where the system does not say.
+    room: Option<Room>,
     looked: Duration,
 }
 
@@ -120,12 +123,16 @@ impl WriteConnection {
             Location::Memory => None,
         };
         let (identity, stand_in) = owner.map(Identity::of).unzip();
+        let room = owner.and_then(|owner| {
+            Room::of(owner.file(), page_bytes.cast_unsigned(), frame_bytes, options.wal_bytes_max)
+        });
         let mut writer = Self {
             _stand_in: stand_in,
             connection,
             control: Control::new(),
             counters,
             identity,
+            room,
             path,
             durability: options.durability,
             relaxed: false,
@@ -153,6 +160,15 @@ impl WriteConnection {
         Ok(())
     }
 
+    /// How many frames the log may have before it is to be started over.
+    fn step(&self) -> u64 {
+        let bytes = match &self.room {
+            Some(room) => room.log_bytes_max(self.log.frames * self.frame_bytes),
+            None => self.wal_bytes_max,
+        };
+        bytes / self.frame_bytes
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -170,6 +186,7 @@ impl WriteConnection {
         if !self.is_in_transaction() {
             self.refuse_while_log_is_held()?;
             self.set_sync(sync)?;
+            self.look_for_room();
             self.connection.prepare_cached(&self.control.begin)?.execute([])?;
         }
         Ok(())
@@ -180,9 +197,16 @@ impl WriteConnection {
     pub(crate) fn transaction(&mut self, sync: Sync) -> Result<(Transaction<'_>, &Control), Error> {
         self.refuse_while_log_is_held()?;
         self.set_sync(sync)?;
+        self.look_for_room();
         let mut transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         transaction.set_drop_behavior(DropBehavior::Ignore);
         Ok((transaction, &self.control))
+    }
+
+    fn look_for_room(&mut self) {
+        if let Some(room) = &mut self.room {
+            room.begin();
+        }
     }
 
     /// The log has reached its bound, and a read that could not be interrupted is still in it.
@@ -224,6 +248,15 @@ impl WriteConnection {
             self.looked = now;
             // This batch did not happen, but what was acknowledged since the last look is as good as gone.
             self.check_files().map_err(CommitError::Unknown)?;
+            if let Some(room) = &mut self.room {
+                room.look();
+            }
+        }
+        if let Some(room) = &self.room {
+            room.reserve(&self.connection).map_err(|error| {
+                self.log.disk_was_full = true;
+                CommitError::RolledBack(error.into())
+            })?;
         }
         let committed = self
             .connection
@@ -255,14 +288,30 @@ impl WriteConnection {
     /// After a full disk this takes as long as a foreign lock is waited for: who tries again at once, a few times,
     /// would find it full each time. (SQLite has undone the transaction, so the commit cannot be tried again here.)
     pub(crate) fn rollback(&mut self) -> Result<(), Error> {
+        let rolled_back = self.rollback_at_once();
+        self.wait_for_room();
+        rolled_back
+    }
+
+    /// The same without a wait: whoever calls it calls [`Self::wait_for_room`] before anybody is answered.
+    pub(crate) fn rollback_at_once(&mut self) -> Result<(), Error> {
         self.log.disk_was_full |= super::met_a_full_disk(&self.connection);
-        if self.log.disk_was_full {
-            std::thread::sleep(self.full_disk_wait);
-        }
         if self.is_in_transaction() {
             self.connection.prepare_cached(&self.control.rollback)?.execute([])?;
         }
         Ok(())
+    }
+
+    /// Waits, if the disk was full.
+    pub(crate) fn wait_for_room(&self) {
+        if self.log.disk_was_full {
+            std::thread::sleep(self.full_disk_wait);
+        }
+    }
+
+    /// Whether the disk was full since the last [`Self::maintain`], and little is free on its volume.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        self.log.disk_was_full && self.room.as_ref().is_some_and(Room::is_low)
     }
 
     /// How long until [`Self::maintain`] has something to do although nothing is submitted.
@@ -284,15 +333,21 @@ impl WriteConnection {
             return Ok(());
         }
         self.check_files()?;
-        let step = self.wal_bytes_max / self.frame_bytes;
+        let step = self.step();
         let at_bound = self.log.frames > step + step / 2;
+        let is_low = self.room.as_ref().is_some_and(Room::is_low);
         let (patience, interrupt) = match (at_bound, self.log.is_held) {
             (true, false) => (LONG_READS_END, true),
             (false, _) if idle => (Duration::ZERO, false),
             // It was given its time; others of our own are waited for as ever.
             _ => (READS_END, at_bound),
         };
-        let outcome = self.start_log_over(if full { "TRUNCATE" } else { "RESTART" }, patience, interrupt)?;
+        let outcome =
+            self.start_log_over(if full || is_low { "TRUNCATE" } else { "RESTART" }, patience, interrupt)?;
+        if full && !matches!(outcome, StartedOver::Yes) {
+            // What was rolled back may have taken the room that the database needs.
+            recover::cut_log(&self.connection, self.frame_bytes)?;
+        }
         self.log.is_held = at_bound && matches!(outcome, StartedOver::HeldByRead);
         let done = matches!(outcome, StartedOver::Yes);
         // Somebody held it up: not again before the log has grown by a quarter, or until it is idle.
@@ -367,6 +422,13 @@ impl WriteConnection {
         let appended = super::pages_written(&self.connection);
         Counters::add(&self.counters.bytes_written, appended * self.frame_bytes);
         self.log.frames += appended;
+        if let Some(room) = &mut self.room {
+            let was_low = room.is_low();
+            room.wrote(appended * self.frame_bytes);
+            if room.is_low() && !was_low {
+                self.log.due_at_frames = self.log.due_at_frames.min(self.step());
+            }
+        }
     }
 
     /// At `Normal`, has the log synced beside the writer each time it has grown by [`WRITE_BACK_BYTES`].

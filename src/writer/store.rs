@@ -13,11 +13,14 @@ use rusqlite::{Connection, Transaction};
 
 use super::guard::{Guard, Lost};
 use super::inside::{self, Place};
-use crate::buffer::{CommitError, Replies, Responder, Store};
+use crate::buffer::{CommitError, Replies, Responder, Store, cause_of};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::sqlite::{self, Control, Location, Sync, WriteConnection};
+
+/// For how many batches closures are committed one by one after one that found the disk full.
+const ONE_BY_ONE_BATCHES: u32 = 64;
 
 /// A closure without its value, which it leaves in a place of its own.
 pub(crate) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
@@ -30,6 +33,8 @@ pub(crate) struct ClosureStore {
     gathered: Vec<(Operation, Responder<()>)>,
     /// Set when nobody can tell what became of the batch that is about to be rolled back.
     outcome_unknown: Option<Error>,
+    /// For how many batches closures are still committed one by one.
+    one_by_one: u32,
     /// Dropped last, when the connection is gone.
     _held: Held,
 }
@@ -44,7 +49,8 @@ impl ClosureStore {
         let connection =
             WriteConnection::new(connection, location, options, counters, readers, held.owner())?;
         let clock = options.clock_or_system();
-        Ok(Self { connection, guard, clock, gathered: Vec::new(), outcome_unknown: None, _held: held })
+        let (gathered, outcome_unknown, one_by_one) = (Vec::new(), None, 0);
+        Ok(Self { connection, guard, clock, gathered, outcome_unknown, one_by_one, _held: held })
     }
 
     /// Runs one closure so that it leaves everything or nothing.
@@ -100,6 +106,45 @@ impl ClosureStore {
             drop_quietly(operation);
             out.push(responder, Err(Error::Closed));
         }
+        result
+    }
+}
+
+impl ClosureStore {
+    /// Runs everything that was gathered, each closure in a transaction of its own.
+    fn run_one_by_one(&mut self, out: &mut Replies<()>) -> Result<(), Lost> {
+        let mut gathered = std::mem::take(&mut self.gathered).into_iter();
+        let result = gathered.by_ref().try_for_each(|(operation, responder)| {
+            let ran = match self.connection.transaction(Sync::AsPromised) {
+                Ok((transaction, control)) => Self::run(&self.guard, control, &transaction, operation),
+                Err(error) => Err(error.into()),
+            };
+            let committed = ran.and_then(|outcome| {
+                self.connection.commit(self.clock.monotonic()).map(|()| outcome).map_err(
+                    |error| match error {
+                        CommitError::RolledBack(error) => Lost::RolledBack(error),
+                        CommitError::Unknown(error) => Lost::Unknown(error),
+                    },
+                )
+            });
+            match committed {
+                Ok(outcome) => out.push_standing(responder, outcome),
+                Err(Lost::RolledBack(error)) => {
+                    out.push_standing(responder, Err(Error::RolledBack { source: cause_of(&error) }));
+                    self.connection.rollback_at_once()?;
+                }
+                Err(lost) => {
+                    out.push(responder, Err(Error::Closed));
+                    return Err(lost);
+                }
+            }
+            Ok(())
+        });
+        for (operation, responder) in gathered {
+            drop_quietly(operation);
+            out.push(responder, Err(Error::Closed));
+        }
+        self.connection.wait_for_room();
         result
     }
 }
@@ -166,7 +211,11 @@ impl Store for ClosureStore {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        self.run_gathered(out).map_err(|lost| match lost {
+        let ran = match self.one_by_one {
+            0 => self.run_gathered(out),
+            _ => self.run_one_by_one(out),
+        };
+        ran.map_err(|lost| match lost {
             Lost::RolledBack(error) => error,
             Lost::Unknown(error) => {
                 self.outcome_unknown = Some(error.clone());
@@ -190,6 +239,10 @@ impl Store for ClosureStore {
     fn take_back(&mut self, (): ()) {}
 
     fn maintain(&mut self) -> Result<(), Error> {
+        self.one_by_one = match self.connection.is_short_of_room() {
+            true => ONE_BY_ONE_BATCHES,
+            false => self.one_by_one.saturating_sub(1),
+        };
         self.connection.maintain(self.clock.monotonic())
     }
 
