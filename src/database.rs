@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use crate::buffer::{Buffer, Counters, Stats, Store};
+use crate::buffer::{Buffer, Counters, Horizon, Stats, Store};
 use crate::error::Error;
 use crate::fork::Origin;
 use crate::options::Options;
@@ -40,6 +40,7 @@ pub(crate) struct Database<S: Store, X> {
     origin: Origin,
     /// `None` in memory mode, where reads go through the writer.
     pub(crate) readers: Option<Arc<ReaderPool>>,
+    pub(crate) horizon: Arc<Horizon>,
     pub(crate) options: Options,
     pub(crate) shared: X,
 }
@@ -51,6 +52,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) counters: Arc<Counters>,
     /// `None` in memory mode.
     pub(crate) readers: Option<Arc<ReaderPool>>,
+    pub(crate) horizon: Arc<Horizon>,
     pub(crate) held: Held,
 }
 
@@ -115,6 +117,7 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
         let counters = Arc::new(Counters::default());
+        let horizon = Arc::new(Horizon::default());
         let readers = match &location {
             Location::File(path) => {
                 Some(Arc::new(ReaderPool::new(path.clone(), options.readers, options.on_open.clone())))
@@ -126,14 +129,15 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
             options: &options,
             counters: Arc::clone(&counters),
             readers: readers.clone(),
+            horizon: Arc::clone(&horizon),
             held,
         };
         let (store, shared) = store(opening).map_err(|error| match &location {
             Location::File(path) => sqlite::explain_error(error, path),
             Location::Memory => error,
         })?;
-        let buffer = Buffer::start("forebay-writer", &options, counters, store)?;
-        Ok(Arc::new(Self { buffer, origin: Origin::here(), readers, options, shared }))
+        let buffer = Buffer::start("forebay-writer", &options, counters, Arc::clone(&horizon), store)?;
+        Ok(Arc::new(Self { buffer, origin: Origin::here(), readers, horizon, options, shared }))
     }
 }
 

@@ -56,6 +56,7 @@ impl std::fmt::Debug for OnOpen {
 #[must_use]
 pub struct Options {
     pub(crate) durability: Durability,
+    pub(crate) sync_acks: bool,
     pub(crate) batch_ops_max: usize,
     pub(crate) batch_bytes_max: usize,
     pub(crate) commit_delay: Duration,
@@ -76,6 +77,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             durability: Durability::Full,
+            sync_acks: false,
             batch_ops_max: 1024,
             batch_bytes_max: 8 << 20,
             commit_delay: Duration::ZERO,
@@ -106,6 +108,17 @@ impl Options {
     /// runtime repeats side effects when an acknowledged turn is lost.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Whether, at [`Durability::Full`], the runtime's own acknowledgements wait for the disk too. Default: false.
+    ///
+    /// Without it an acknowledged turn or activity survives the process at once, and the machine as soon as the fsync
+    /// that is under way returns; nobody outside is told of anything that depends on it before that (see
+    /// [`Durability::Full`]). Choose true if you drive duroxide's `Provider` by hand and act on the outcome of its
+    /// acknowledgements yourself: every answer then waits for its own fsync.
+    pub fn sync_acks(mut self, sync_acks: bool) -> Self {
+        self.sync_acks = sync_acks;
         self
     }
 
@@ -277,6 +290,7 @@ impl Options {
         // Exhaustive, so that a new option cannot be forgotten here.
         let Options {
             durability,
+            sync_acks,
             batch_ops_max,
             batch_bytes_max,
             commit_delay,
@@ -298,6 +312,7 @@ impl Options {
             }
         };
         compare("durability", format!("{durability:?}"), format!("{:?}", asked.durability));
+        compare("sync_acks", sync_acks.to_string(), asked.sync_acks.to_string());
         compare("batch_ops_max", batch_ops_max.to_string(), asked.batch_ops_max.to_string());
         compare("batch_bytes_max", batch_bytes_max.to_string(), asked.batch_bytes_max.to_string());
         compare("commit_delay", format!("{commit_delay:?}"), format!("{:?}", asked.commit_delay));

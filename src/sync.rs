@@ -4,7 +4,7 @@
 //! Names only: nothing here may have a cost or a behaviour of its own.
 
 pub(crate) use std::sync::OnceLock;
-pub(crate) use std::sync::atomic::AtomicBool;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
 pub(crate) use std::thread;
 
 pub(crate) use crossbeam_channel as channel;

@@ -1,14 +1,15 @@
 //! The writer thread: collect → tick → apply → settle → commit → reply, for ever.
 //!
 //! Two triggers end a batch (operations, bytes), one optional delay holds it open, and there is one commit
-//! point and one reply point. It waits by deadline, never by sleeping and looking. Where a store wants some
-//! operations to go ahead of the others, a batch passes that way twice.
+//! point and one reply point: there an answer is given, or left to whoever makes what it waits for durable
+//! (horizon.rs). It waits by deadline, never by sleeping and looking.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
+use super::horizon::Horizon;
 use super::reply::{Replies, WriterPanicked, cause_of};
 use super::shared::{Counters, Shared};
 use super::store::{CommitError, Store};
@@ -16,27 +17,27 @@ use super::{Limits, Message, Submission};
 use crate::error::Error;
 use crate::sync::channel::{Receiver, RecvTimeoutError};
 
-/// See [`Store::goes_ahead`].
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Ahead,
-    Rest,
-}
-
 pub(super) struct Writer<S: Store> {
     store: S,
     receiver: Receiver<Message<S>>,
     shared: Arc<Shared>,
     limits: Limits,
     batch: Vec<Submission<S>>,
-    /// What goes ahead of `batch`; empty between two cycles.
+    /// What is answered before `batch`; empty between two cycles.
     ahead: Vec<Submission<S>>,
+    horizon: Arc<Horizon>,
     replies: Replies<S::Reply>,
     closing: bool,
 }
 
 impl<S: Store> Writer<S> {
-    pub(super) fn new(store: S, receiver: Receiver<Message<S>>, shared: Arc<Shared>, limits: Limits) -> Self {
+    pub(super) fn new(
+        store: S,
+        receiver: Receiver<Message<S>>,
+        shared: Arc<Shared>,
+        horizon: Arc<Horizon>,
+        limits: Limits,
+    ) -> Self {
         Self {
             store,
             receiver,
@@ -44,6 +45,7 @@ impl<S: Store> Writer<S> {
             limits,
             batch: Vec::new(),
             ahead: Vec::new(),
+            horizon,
             replies: Replies::new(),
             closing: false,
         }
@@ -70,10 +72,7 @@ impl<S: Store> Writer<S> {
         self.count();
         self.store.tick(&mut self.replies);
         self.answer_at_once()?;
-        if self.send_ahead() {
-            self.commit(Part::Ahead)?;
-        }
-        self.commit(Part::Rest)?;
+        self.commit()?;
         self.store.maintain()?;
         Ok(!self.closing)
     }
@@ -82,38 +81,21 @@ impl<S: Store> Writer<S> {
     fn answer_at_once(&mut self) -> Result<(), Error> {
         let needs_no_commit = |submission: &mut Submission<S>| self.store.needs_no_commit(&submission.op);
         self.ahead.extend(self.batch.extract_if(.., needs_no_commit));
-        let applied = self.apply(Part::Ahead);
-        let store = &mut self.store;
-        self.replies.deliver(|reply| store.take_back(reply));
+        let applied = Self::apply(&mut self.store, self.ahead.drain(..), &mut self.replies);
+        self.deliver();
         applied
     }
 
-    /// Moves what goes ahead of the others out of the batch, if there are both.
-    fn send_ahead(&mut self) -> bool {
-        let goes_ahead = |submission: &Submission<S>| self.store.goes_ahead(&submission.op);
-        let count = self.batch.iter().filter(|submission| goes_ahead(submission)).count();
-        if count == 0 || count == self.batch.len() {
-            return false;
-        }
-        self.ahead.extend(self.batch.extract_if(.., |submission| goes_ahead(submission)));
-        true
-    }
-
-    /// From operations to answers, for one part of the batch.
-    fn commit(&mut self, part: Part) -> Result<(), Error> {
-        let applied = self.apply(part).and_then(|()| match part {
-            Part::Ahead => self.store.settle_ahead(&mut self.replies),
-            Part::Rest => self.store.settle(&mut self.replies),
-        });
+    /// From operations to answers.
+    fn commit(&mut self) -> Result<(), Error> {
+        let applied = Self::apply(&mut self.store, self.batch.drain(..), &mut self.replies)
+            .and_then(|()| self.store.settle(&mut self.replies));
         let committed = match applied {
             Ok(()) => self.store.commit(),
             Err(error) => Err(CommitError::RolledBack(error)),
         };
         match committed {
-            Ok(()) => {
-                let store = &mut self.store;
-                self.replies.deliver(|reply| store.take_back(reply));
-            }
+            Ok(()) => self.deliver(),
             Err(CommitError::RolledBack(error)) => self.roll_back(error)?,
             Err(CommitError::Unknown(error)) => return Err(error),
         }
@@ -191,15 +173,19 @@ impl<S: Store> Writer<S> {
         }
     }
 
-    fn apply(&mut self, part: Part) -> Result<(), Error> {
-        let batch = match part {
-            Part::Ahead => self.ahead.drain(..),
-            Part::Rest => self.batch.drain(..),
-        };
+    fn deliver(&mut self) {
+        self.replies.deliver(&self.horizon, self.store.last_commit());
+    }
+
+    fn apply(
+        store: &mut S,
+        batch: impl Iterator<Item = Submission<S>>,
+        replies: &mut Replies<S::Reply>,
+    ) -> Result<(), Error> {
         // Those behind the one that stops the batch are applied too: they may have an answer of their own.
         let mut result = Ok(());
         for submission in batch {
-            let applied = self.store.apply(submission.op, submission.responder, &mut self.replies);
+            let applied = store.apply(submission.op, submission.responder, replies);
             result = result.and(applied);
         }
         result
@@ -214,7 +200,7 @@ impl<S: Store> Writer<S> {
         };
         let error = Error::RolledBack { source: cause_of(&error) };
         tracing::warn!(%error, operations = self.replies.len(), "batch rolled back");
-        self.replies.deliver_error(&error);
+        self.replies.deliver_error(&error, &self.horizon, self.store.last_commit());
         cannot_go_on.map_or(Ok(()), Err)
     }
 
@@ -235,7 +221,9 @@ impl<S: Store> Writer<S> {
         tracing::error!(%error, "the engine has failed and refuses all further work until it is reopened");
         self.shared.latch(&error);
         let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
-        self.replies.deliver_error(&unknown);
+        // What is committed and not on the disk may or may not get there.
+        self.horizon.fail(&unknown);
+        self.replies.deliver_error(&unknown, &self.horizon, 0);
         for submission in std::mem::take(&mut self.batch) {
             let _ = submission.responder.send(Err(unknown.clone()));
         }
@@ -248,6 +236,8 @@ impl<S: Store> Writer<S> {
 
     /// IMPORTANT: first says that it has ended, then looks for the last time: see [`Buffer::send`](super::Buffer).
     fn end(&self, result: Result<(), Error>) {
+        // Closing has made everything durable that there was; nobody waits for more.
+        self.horizon.fail(&self.shared.refusal());
         self.shared.set_closed(result);
         fence(Ordering::SeqCst);
         answer_stragglers(&self.receiver);

@@ -10,7 +10,8 @@
 //! the orchestration engine (`provider/`) and the embedder's [`Writer`](crate::Writer).
 //!
 //! Invariants:
-//! - nobody hears of anything before the commit that holds it;
+//! - nobody hears of anything before the commit that holds it, and nobody who could show it to the outside before
+//!   that is on the disk (horizon.rs);
 //! - every submission is answered exactly once, whatever happens to the writer;
 //! - what is in the buffer is bounded: a permit is held for every waiting operation, more for a large one.
 //!
@@ -20,6 +21,7 @@
 #[cfg(all(feature = "test-hooks", feature = "duroxide"))]
 pub(crate) mod by_hand;
 mod cycle;
+mod horizon;
 mod reply;
 mod shared;
 mod store;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+pub(crate) use horizon::{CommitNo, Horizon};
 pub(crate) use reply::{Pending, Replies, Responder, cause_of};
 pub(crate) use shared::Counters;
 use shared::Shared;
@@ -98,6 +101,7 @@ impl<S: Store> Buffer<S> {
         name: &str,
         options: &Options,
         counters: Arc<Counters>,
+        horizon: Arc<Horizon>,
         store: S,
     ) -> Result<Self, Error> {
         let permits_max = options.buffer_ops_max;
@@ -108,14 +112,18 @@ impl<S: Store> Buffer<S> {
             batch_bytes_max: options.batch_bytes_max,
             commit_delay: options.commit_delay,
         };
-        let writer = cycle::Writer::new(store, receiver.clone(), Arc::clone(&shared), limits);
+        let writer =
+            cycle::Writer::new(store, receiver.clone(), Arc::clone(&shared), Arc::clone(&horizon), limits);
         let thread = thread::Builder::new()
             .name(name.into())
             .spawn(move || writer.run())
             .map_err(|source| Error::io("starting the writer thread", source))?;
         let writer = thread.thread().id();
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { sender, receiver, shared, thread, writer, permits_max })
+        let buffer = Self { sender, receiver, shared, thread, writer, permits_max };
+        let writer = buffer.clone();
+        horizon.on_failure(move || writer.nudge());
+        Ok(buffer)
     }
 
     /// Submits, waiting without blocking the executor while the buffer is full. Dropping the future before

@@ -1,11 +1,13 @@
 //! Answers: the two ends of one submission's reply, and the list a batch holds back until its commit.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::thread;
 
+use super::horizon::{CommitNo, Horizon};
 use super::shared::Shared;
 use crate::error::{Cause, Error};
 use crate::sync::oneshot;
@@ -83,6 +85,15 @@ struct Held<R> {
     result: Result<R, Error>,
     /// Whether the answer is true whatever becomes of the batch.
     stands: bool,
+    /// The commit that has to be durable before anybody may hear it; one of the future stands for the last there is.
+    after: CommitNo,
+}
+
+impl<R> Held<R> {
+    /// The reply is dropped if its caller is gone.
+    fn send(self, durable: Result<(), Error>) {
+        let _ = self.responder.send(durable.and(self.result));
+    }
 }
 
 impl<R> Replies<R> {
@@ -91,33 +102,65 @@ impl<R> Replies<R> {
     }
 
     pub(crate) fn push(&mut self, responder: Responder<R>, result: Result<R, Error>) {
-        self.held.push(Held { responder, result, stands: false });
+        self.push_after(0, responder, result);
+    }
+
+    /// An answer that nobody may hear before this commit is durable, which may be the one of the batch.
+    pub(crate) fn push_after(&mut self, after: CommitNo, responder: Responder<R>, result: Result<R, Error>) {
+        self.held.push(Held { responder, result, stands: false, after });
     }
 
     /// An answer of something that wrote nothing, and that is true also if the batch does not happen.
     pub(crate) fn push_standing(&mut self, responder: Responder<R>, result: Result<R, Error>) {
-        self.held.push(Held { responder, result, stands: true });
+        self.push_standing_after(0, responder, result);
+    }
+
+    /// The two together.
+    pub(crate) fn push_standing_after(
+        &mut self,
+        after: CommitNo,
+        responder: Responder<R>,
+        result: Result<R, Error>,
+    ) {
+        self.held.push(Held { responder, result, stands: true, after });
     }
 
     pub(super) fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Answers everybody in order; `undelivered` gets each reply whose caller is gone.
-    pub(super) fn deliver(&mut self, mut undelivered: impl FnMut(R)) {
-        for Held { responder, result, .. } in self.held.drain(..) {
-            if let Err(Some(reply)) = responder.send(result) {
-                undelivered(reply);
+    /// Answers everybody in order, each as soon as what it waits for is durable. `committed` is the last commit there is.
+    pub(super) fn deliver(&mut self, horizon: &Horizon, committed: CommitNo)
+    where
+        R: Send + 'static,
+    {
+        let durable = horizon.durable();
+        let mut later: BTreeMap<CommitNo, Vec<Held<R>>> = BTreeMap::new();
+        for held in self.held.drain(..) {
+            match held.after.min(committed) {
+                after if after <= durable => held.send(Ok(())),
+                after => later.entry(after).or_default().push(held),
             }
+        }
+        for (after, waiting) in later {
+            horizon.when(after, move |outcome| {
+                waiting.into_iter().for_each(|held| held.send(outcome.clone()));
+            });
         }
     }
 
     /// Answers everybody with the same error, whatever their own result was going to be; those whose answer
-    /// stands hear that.
-    pub(super) fn deliver_error(&mut self, error: &Error) {
-        for Held { responder, result, stands } in self.held.drain(..) {
-            let _ = responder.send(if stands { result } else { Err(error.clone()) });
+    /// stands hear that, when it is time.
+    pub(super) fn deliver_error(&mut self, error: &Error, horizon: &Horizon, committed: CommitNo)
+    where
+        R: Send + 'static,
+    {
+        for held in &mut self.held {
+            if !held.stands {
+                (held.result, held.after) = (Err(error.clone()), 0);
+            }
         }
+        self.deliver(horizon, committed);
     }
 }
 

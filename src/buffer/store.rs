@@ -2,6 +2,7 @@
 //!
 //! The writer thread is the only caller, so a store needs no locks. Failure is injected here in tests.
 
+use super::horizon::CommitNo;
 use super::reply::{Replies, Responder};
 use crate::error::Error;
 
@@ -22,14 +23,10 @@ pub(crate) enum CommitError {
 ///
 /// Operations that [need no commit](Store::needs_no_commit) are applied first and answered before the others
 /// are looked at: what becomes of a batch is nothing to those that neither write nor rely on what it writes.
-///
-/// A batch in which some operations go ahead of others is done in two parts: `apply` for each of those,
-/// `settle_ahead`, `commit`, and then the rest as above. Each part stands for itself: it is answered when it is
-/// committed, and is written or rolled back alone.
 pub(crate) trait Store: Send + 'static {
     /// What callers submit.
     type Op: Send + 'static;
-    /// What they hear.
+    /// What they hear. One whose caller is gone is dropped, on any thread.
     type Reply: Send + 'static;
 
     /// The instant the batch runs at is now: whatever was submitted before it is in the batch, unless the batch is
@@ -66,30 +63,21 @@ pub(crate) trait Store: Send + 'static {
         out: &mut Replies<Self::Reply>,
     ) -> Result<(), Error>;
 
-    /// Whether `op` may be done before others that it shares its batch with, because its commit is cheaper than
-    /// theirs. An operation that arrived earlier and is not answered yet may then take effect after it.
-    fn goes_ahead(&self, op: &Self::Op) -> bool {
-        let _ = op;
-        false
-    }
-
-    /// Takes the place of `settle` for the part of a batch that goes ahead.
-    fn settle_ahead(&mut self, out: &mut Replies<Self::Reply>) -> Result<(), Error> {
-        self.settle(out)
-    }
-
     /// Runs after the last operation of a batch and before its commit.
     fn settle(&mut self, out: &mut Replies<Self::Reply>) -> Result<(), Error>;
 
-    /// Makes the batch durable; succeeds at once if nothing was written.
+    /// Commits the batch; succeeds at once if nothing was written. From then on it survives the process. What has to
+    /// survive the machine says so [with its answer](Replies::push_after).
     fn commit(&mut self) -> Result<(), CommitError>;
 
-    /// Undoes the batch, or its part that was not committed, in the file and in memory. Any error latches the engine; one that is
+    /// The number of the last commit; 0 where none is waited for.
+    fn last_commit(&self) -> CommitNo {
+        0
+    }
+
+    /// Undoes the batch in the file and in memory. Any error latches the engine; one that is
     /// [`CommitError::RolledBack`] says that the file at least is as it was before the batch.
     fn rollback(&mut self) -> Result<(), CommitError>;
-
-    /// A reply whose caller is gone.
-    fn take_back(&mut self, reply: Self::Reply);
 
     /// Upkeep between batches: the checkpoint. An error latches the engine.
     fn maintain(&mut self) -> Result<(), Error>;

@@ -1,6 +1,7 @@
 //! The writer's cycle over a store that fails where the test says: whatever happens, every submission is
 //! answered exactly once, with what holds for it, and nobody hangs.
 
+mod durable;
 mod standing;
 
 use std::sync::mpsc;
@@ -15,12 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Phase {
     Tick,
     Apply,
-    SettleAhead,
     Settle,
     Commit,
     Rollback,
     Maintain,
-    TakeBack,
     Abandon,
     Close,
     LetGo,
@@ -37,8 +36,8 @@ enum Fault {
 
 enum Op {
     Add(u32),
-    /// The same, ahead of others in its batch.
-    AddAhead(u32),
+    /// The same, and nobody hears of it before its commit is durable.
+    AddDurably(u32),
     /// Refused on its own.
     Refuse,
     /// Refused, whatever becomes of the batch.
@@ -62,6 +61,7 @@ struct Sum {
     committed: Arc<Mutex<u32>>,
     parked: Vec<Responder<u32>>,
     faults: Vec<(Phase, Fault)>,
+    last_commit: CommitNo,
 }
 
 impl Sum {
@@ -124,9 +124,13 @@ impl Store for Sum {
             return Err(error);
         }
         match op {
-            Op::Add(number) | Op::AddAhead(number) => {
+            Op::Add(number) => {
                 self.staged += number;
                 out.push(responder, Ok(number));
+            }
+            Op::AddDurably(number) => {
+                self.staged += number;
+                out.push_after(self.last_commit + 1, responder, Ok(number));
             }
             Op::Park => self.parked.push(responder),
             _ => out.push(responder, Err(Error::refused("asked to refuse"))),
@@ -138,14 +142,6 @@ impl Store for Sum {
         matches!(op, Op::Ask)
     }
 
-    fn goes_ahead(&self, op: &Op) -> bool {
-        matches!(op, Op::AddAhead(_))
-    }
-
-    fn settle_ahead(&mut self, _out: &mut Replies<u32>) -> Result<(), Error> {
-        self.reach(Phase::SettleAhead)
-    }
-
     fn settle(&mut self, _out: &mut Replies<u32>) -> Result<(), Error> {
         self.reach(Phase::Settle)
     }
@@ -153,6 +149,7 @@ impl Store for Sum {
     fn commit(&mut self) -> Result<(), CommitError> {
         self.reach_with_outcome(Phase::Commit)?;
         *self.committed.lock() += std::mem::take(&mut self.staged);
+        self.last_commit += 1;
         Ok(())
     }
 
@@ -164,8 +161,8 @@ impl Store for Sum {
         Ok(())
     }
 
-    fn take_back(&mut self, _reply: u32) {
-        let _ = self.reach(Phase::TakeBack);
+    fn last_commit(&self) -> CommitNo {
+        self.last_commit
     }
 
     fn maintain(&mut self) -> Result<(), Error> {
@@ -194,6 +191,7 @@ impl Store for Sum {
 
 struct Bench {
     buffer: Buffer<Sum>,
+    horizon: Arc<Horizon>,
     committed: Arc<Mutex<u32>>,
 }
 
@@ -205,8 +203,10 @@ impl Bench {
     fn with(options: &Options) -> Self {
         let store = Sum::default();
         let committed = Arc::clone(&store.committed);
-        let buffer = Buffer::start("test-writer", options, Arc::default(), store).unwrap();
-        Self { buffer, committed }
+        let horizon = Arc::new(Horizon::default());
+        let buffer =
+            Buffer::start("test-writer", options, Arc::default(), Arc::clone(&horizon), store).unwrap();
+        Self { buffer, horizon, committed }
     }
 
     fn submit(&self, op: Op) -> Pending<u32> {
@@ -325,53 +325,6 @@ fn a_batch_that_is_rolled_back_is_retryable_for_all_of_it_and_the_engine_goes_on
 }
 
 #[test]
-fn what_goes_ahead_is_committed_and_answered_before_the_rest_of_its_batch() {
-    let bench = Bench::new();
-    let ops = vec![Op::Add(1), Op::AddAhead(2), Op::Break(Phase::Commit, Fault::Unknown), Op::AddAhead(4)];
-    let answers = bench.one_batch(ops);
-    assert!(
-        matches!(
-            answers[..],
-            [Err(Error::OutcomeUnknown { .. }), Ok(2), Err(Error::OutcomeUnknown { .. }), Ok(4)]
-        ),
-        "{answers:?}"
-    );
-    assert_eq!(*bench.committed.lock(), 6);
-    assert_latched(&bench);
-}
-
-#[test]
-fn what_goes_ahead_is_rolled_back_alone() {
-    let bench = Bench::new();
-    answer(bench.submit(Op::Break(Phase::SettleAhead, Fault::Error))).unwrap();
-    let answers = bench.one_batch(vec![Op::AddAhead(1), Op::Add(2)]);
-    assert!(matches!(answers[..], [Err(Error::RolledBack { .. }), Ok(2)]), "{answers:?}");
-    assert_eq!(*bench.committed.lock(), 2);
-    bench.buffer.close().unwrap();
-}
-
-#[test]
-fn a_failure_of_what_goes_ahead_reaches_the_rest_of_its_batch() {
-    let bench = Bench::new();
-    answer(bench.submit(Op::Break(Phase::SettleAhead, Fault::Panic))).unwrap();
-    let answers = bench.one_batch(vec![Op::AddAhead(1), Op::Add(2), Op::AddAhead(3)]);
-    for answer in answers {
-        assert!(matches!(answer, Err(Error::OutcomeUnknown { .. })), "{answer:?}");
-    }
-    assert_eq!(*bench.committed.lock(), 0);
-    assert_latched(&bench);
-}
-
-#[test]
-fn what_would_go_ahead_shares_a_batch_with_its_like() {
-    let bench = Bench::new();
-    answer(bench.submit(Op::Break(Phase::SettleAhead, Fault::Panic))).unwrap();
-    let answers = bench.one_batch(vec![Op::AddAhead(1), Op::AddAhead(2)]);
-    assert!(matches!(answers[..], [Ok(1), Ok(2)]), "{answers:?}");
-    bench.buffer.close().unwrap();
-}
-
-#[test]
 fn a_failure_of_unknown_outcome_latches_and_says_so_to_everybody() {
     let certain_to_latch = [
         (Phase::Tick, Fault::Panic),
@@ -416,13 +369,11 @@ fn the_operation_a_store_panicked_in_hears_that_its_outcome_is_unknown_and_why()
 
 #[test]
 fn a_failure_between_batches_latches_too() {
-    let between =
-        [(Phase::Maintain, Fault::Panic), (Phase::Maintain, Fault::Error), (Phase::TakeBack, Fault::Panic)];
-    for (phase, fault) in between {
+    for (phase, fault) in [(Phase::Maintain, Fault::Panic), (Phase::Maintain, Fault::Error)] {
         let bench = Bench::new();
         let parked = bench.submit(Op::Park);
         drop(bench.submit(Op::Break(phase, fault)));
-        // Its caller is gone, so the reply is taken back; and maintenance follows in any case.
+        // Maintenance follows in any case.
         drop(bench.submit(Op::Add(1)));
         let error = answer(parked).unwrap_err();
         assert!(matches!(error, Error::Failed { .. }), "{phase:?} {fault:?}: {error}");
@@ -569,10 +520,11 @@ fn replies_are_heard_in_order_and_those_nobody_hears_come_back() {
     let shared = Arc::new(Shared::new(1, Arc::default()));
     let mut replies = Replies::new();
     let mut pending = Vec::new();
+    let numbers = [0, 1, 2, 3].map(Arc::new);
     for number in 0..4 {
         let (responder, end) = reply::pair(&shared);
         assert!(!responder.is_abandoned());
-        replies.push(responder, Ok(number));
+        replies.push(responder, Ok(Arc::clone(&numbers[number])));
         pending.push(end);
     }
     drop(pending.drain(1..3));
@@ -580,10 +532,11 @@ fn replies_are_heard_in_order_and_those_nobody_hears_come_back() {
     drop(end);
     assert!(responder.is_abandoned(), "nobody is there to hear it");
     assert_eq!(replies.len(), 4);
-    let mut undelivered = Vec::new();
-    replies.deliver(|reply| undelivered.push(reply));
-    assert_eq!((undelivered, replies.len()), (vec![1, 2], 0));
-    let heard: Vec<_> = pending.into_iter().map(|pending| answer(pending).unwrap()).collect();
+    replies.deliver(&Horizon::default(), 0);
+    assert_eq!(replies.len(), 0);
+    // Those whose callers are gone are dropped, the others delivered.
+    assert_eq!(numbers.each_ref().map(Arc::strong_count), [2, 1, 1, 2]);
+    let heard: Vec<_> = pending.into_iter().map(|pending| *pollster::block_on(pending).unwrap()).collect();
     assert_eq!(heard, [0, 3]);
 }
 

@@ -10,7 +10,6 @@ use super::{Engine, Stop, TurnLease};
 use crate::clock::duration_ms;
 use crate::error::Error;
 use crate::queue::{LeaseNo, Message, Schedule, VISIBLE, WorkEntry, WorkId};
-use crate::sqlite::Sync;
 
 /// The one thing to say about a token that names no lease of this engine.
 pub(crate) fn invalid_token() -> Error {
@@ -131,7 +130,18 @@ impl Engine {
             record,
         };
         self.work_changes.insert(id, row, schedule);
-        let item = WorkEntry { instance, execution, activity, session, tag, schedule, lease: None, body };
+        let scheduled_in = self.connection.next_commit();
+        let item = WorkEntry {
+            instance,
+            execution,
+            activity,
+            session,
+            tag,
+            schedule,
+            lease: None,
+            body,
+            scheduled_in,
+        };
         self.work.push(id, item, self.now);
         self.undo.push(Undo::WorkEnqueued(id));
     }
@@ -246,7 +256,8 @@ impl Engine {
         if let Some(error) = &self.doomed {
             return Err(Stop::Batch(error.clone()));
         }
-        self.connection.begin(Sync::AsPromised).map_err(Stop::Batch)?;
+        self.connection.begin().map_err(Stop::Batch)?;
+        self.attempts_only = false;
         self.has_begun = true;
         Ok(self.connection.connection())
     }

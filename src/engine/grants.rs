@@ -176,7 +176,9 @@ impl Engine {
         self.undo.push(Undo::TurnGranted(lease));
         let deadline = self.now.monotonic.saturating_add(fetch.lock_timeout);
         self.turn_leases.grant(lease, deadline, TurnLease { instance, messages });
-        out.push(fetch.responder, Ok(Reply::Turn(Some(Box::new(grant)))));
+        // An orchestrator's code acts through its acknowledgement alone, which comes later in the same log.
+        let after = if self.sync_acks { self.connection.next_commit() } else { 0 };
+        out.push_after(after, fetch.responder, Ok(Reply::Turn(Some(Box::new(grant)))));
         Ok(true)
     }
 
@@ -320,6 +322,7 @@ impl Engine {
         let lease = self.new_lease();
         let session_until = self.now.monotonic.saturating_add(fetch.session_timeout);
         let session = wants.owner.as_ref().map(|owner| (owner, session_until));
+        let scheduled_in = self.work.get(id).map_or(0, |entry| entry.scheduled_in);
         let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
         let body = match (body, row) {
             (Some(body), _) => GrantBody::Item(body.into_item()),
@@ -332,7 +335,9 @@ impl Engine {
         self.work_leases.grant(lease, self.now.monotonic.saturating_add(fetch.lock_timeout), id);
         let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.returns));
         let grant = WorkGrant { body, attempt: schedule.attempt, guard };
-        out.push(fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
+        // An activity acts on the world: what had it run must not be gone afterwards.
+        let after = if self.sync_acks { self.connection.next_commit() } else { scheduled_in };
+        out.push_after(after, fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
         Ok(())
     }
 

@@ -37,6 +37,11 @@ pub(crate) enum HistoryChange {
 }
 
 impl HistoryChange {
+    /// Whether the rows of the instance are changed, and not only read.
+    pub(super) fn writes(&self) -> bool {
+        !matches!(self, HistoryChange::Fill { .. })
+    }
+
     pub(super) fn instance(&self) -> &Arc<str> {
         match self {
             HistoryChange::Add { instance, .. }

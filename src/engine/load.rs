@@ -41,6 +41,7 @@ impl Engine {
                 schedule,
                 lease: None,
                 body: None,
+                scheduled_in: 0,
             };
             work.push(id, item, now);
             *next_work = (*next_work).max(id.saturating_add(1));

@@ -14,6 +14,7 @@
 //! - an answer that is true whatever becomes of the batch is given whatever becomes of the batch.
 
 mod apply;
+mod changed;
 mod deletion;
 mod due;
 mod grants;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub(crate) use apply::invalid_token;
+pub(crate) use changed::Changed;
 use grants::Accepts;
 pub(crate) use histories::Histories;
 use histories::HistoryChange;
@@ -49,7 +51,7 @@ pub(crate) use queued::{MessageRow, WorkRow};
 use returns::{Return, Returns};
 pub(crate) use rows::RUNNING;
 
-use crate::buffer::{CommitError, Counters, Replies, Responder, Store};
+use crate::buffer::{CommitError, CommitNo, Counters, Horizon, Replies, Responder, Store};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
@@ -57,7 +59,7 @@ use crate::queue::{
     BodyBudget, Changes, FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, ParkedAlike,
     Schedule, Turns, Work, WorkFetches, WorkId,
 };
-use crate::sqlite::{self, Sync, WriteConnection};
+use crate::sqlite::{self, WriteConnection};
 use undo::Undo;
 use unreadable::Suspect;
 
@@ -142,6 +144,12 @@ pub(crate) struct Engine {
     work_changes: Changes<WorkRow>,
     undo: Vec<Undo>,
     histories: Arc<Histories>,
+    changed: Arc<Changed>,
+    horizon: Arc<Horizon>,
+    sync_acks: bool,
+    /// Whether the transaction holds attempt counts and nothing else. They have to survive the process alone: losing
+    /// them with the power does no more than try a message once too often.
+    attempts_only: bool,
     history_changes: Vec<HistoryChange>,
     next_message: MessageId,
     next_work: WorkId,
@@ -162,8 +170,9 @@ impl Engine {
         clock: Arc<dyn Clock>,
         returns: Arc<Returns>,
         histories: Arc<Histories>,
+        changed: Arc<Changed>,
     ) -> Result<Self, Error> {
-        let Opening { location, options, counters, readers, held } = opening;
+        let Opening { location, options, counters, readers, horizon, held } = opening;
         let connection = sqlite::open_unchanged(location)?;
         let found = schema::recognise(&connection, location)?;
         schema::size_pages(&connection, found)?;
@@ -176,6 +185,7 @@ impl Engine {
                 options,
                 Arc::clone(&counters),
                 readers,
+                Arc::clone(&horizon),
                 held.owner(),
             )?,
             now: now(clock.as_ref()),
@@ -200,6 +210,10 @@ impl Engine {
             work_changes: Changes::default(),
             undo: Vec::new(),
             histories,
+            changed,
+            horizon,
+            sync_acks: options.sync_acks,
+            attempts_only: true,
             history_changes: Vec::new(),
             next_message: 1,
             next_work: 1,
@@ -232,20 +246,17 @@ impl Engine {
 
     /// Whether the batch has changed the rows of an instance.
     fn has_changed(&self, instance: &str) -> bool {
-        let changes = |change: &HistoryChange| {
-            !matches!(change, HistoryChange::Fill { .. }) && **change.instance() == *instance
-        };
+        let changes = |change: &HistoryChange| change.writes() && **change.instance() == *instance;
         self.history_changes.iter().any(changes)
     }
 
-    /// Writes the net effect of the batch on the queues. If that is nothing but attempt counts, and no
-    /// operation has opened the transaction before, its commit has to survive a process crash only.
+    /// Writes the net effect of the batch on the queues.
     fn flush(&mut self) -> Result<(), Error> {
         if self.message_changes.is_empty() && self.work_changes.is_empty() {
             return Ok(());
         }
-        let attempts_only = self.message_changes.is_attempts_only() && self.work_changes.is_attempts_only();
-        self.connection.begin(if attempts_only { Sync::ProcessCrash } else { Sync::AsPromised })?;
+        self.attempts_only &= self.message_changes.is_attempts_only() && self.work_changes.is_attempts_only();
+        self.connection.begin()?;
         self.has_begun = true;
         queued::flush_messages(self.connection.connection(), &mut self.message_changes)?;
         queued::flush_work(self.connection.connection(), &mut self.work_changes)?;
@@ -322,6 +333,34 @@ impl Engine {
     }
 }
 
+/// Whether the success of an operation can be seen by nobody but the runtime's own loop. It is told of it when it is
+/// committed; what depends on it shows outside after a later commit of the same log, or not at all. Everything
+/// else is a client's, or shows something.
+fn is_inside(op: &Op) -> bool {
+    match op {
+        Op::AckTurn(_)
+        | Op::AbandonTurn(_)
+        | Op::RenewTurn(_)
+        | Op::AckWork { .. }
+        | Op::AbandonWork(_)
+        | Op::RenewWork(_)
+        | Op::RenewSessions { .. }
+        | Op::SweepSessions
+        | Op::FetchTurn(_)
+        | Op::FetchWork(_) => true,
+        Op::EnqueueMessage(_)
+        | Op::EnqueueWork(_)
+        | Op::AppendHistory { .. }
+        | Op::Delete { .. }
+        | Op::DeleteBulk(_)
+        | Op::Prune { .. }
+        | Op::PruneBulk { .. }
+        | Op::QueueDepths
+        | Op::Tree { .. }
+        | Op::Read(_) => false,
+    }
+}
+
 fn now(clock: &dyn Clock) -> Now {
     Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() }
 }
@@ -372,6 +411,9 @@ impl Store for Engine {
         let Submitted { at, op } = submitted;
         self.at = at;
         self.has_operations = true;
+        // What an answer shows, or lets its hearer do, must not be gone after a power loss. See `is_inside`.
+        let after = self.connection.next_commit();
+        let after_success = if is_inside(&op) && !self.sync_acks { 0 } else { after };
         let result = match op {
             Op::FetchTurn(fetch) => {
                 self.park_turn(fetch, responder);
@@ -384,14 +426,14 @@ impl Store for Engine {
             other => self.execute(other),
         };
         match result {
-            Ok(reply) => out.push(responder, Ok(reply)),
-            // What a doomed batch has written by halves is no ground for an answer.
+            Ok(reply) => out.push_after(after_success, responder, Ok(reply)),
+            // A refusal tells of what was done before: of a cancellation, for one. What a doomed batch has written by halves is no ground for an answer.
             Err(Stop::Refused { error, stands })
                 if stands && !(self.doomed.is_some() && self.connection.is_in_transaction()) =>
             {
-                out.push_standing(responder, Err(error));
+                out.push_standing_after(after, responder, Err(error));
             }
-            Err(Stop::Refused { error, .. }) => out.push(responder, Err(error)),
+            Err(Stop::Refused { error, .. }) => out.push_after(after, responder, Err(error)),
             Err(Stop::Batch(error)) => {
                 let is_its_own = self.doomed.is_none() && !self.met_damage;
                 if is_its_own && error.is_damage() {
@@ -407,19 +449,6 @@ impl Store for Engine {
         Ok(())
     }
 
-    /// A fetch, where the others are fsynced: what can be granted now is durable already, so its commit has to
-    /// survive a process crash only.
-    fn goes_ahead(&self, submitted: &Submitted) -> bool {
-        matches!(submitted.op, Op::FetchTurn(_) | Op::FetchWork(_)) && self.connection.syncs()
-    }
-
-    /// Grants what there is. A fetch that finds nothing stays parked: the rest of the batch may bring it something.
-    fn settle_ahead(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
-        self.match_turns(out)?;
-        self.match_work(out)?;
-        self.flush()
-    }
-
     fn settle(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
         self.rematch = false;
         self.expire();
@@ -430,9 +459,15 @@ impl Store for Engine {
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
-        self.connection.commit(self.now.monotonic)?;
+        let no = self.connection.next_commit();
+        if no > 0 && !self.history_changes.is_empty() {
+            let instances = self.history_changes.iter().filter(|change| change.writes());
+            self.changed.note(no, instances.map(HistoryChange::instance), self.horizon.durable());
+        }
+        let numbered = !self.attempts_only || self.sync_acks;
+        self.connection.commit(self.now.monotonic, numbered)?;
         self.undo.clear();
-        (self.has_begun, self.met_damage) = (false, false);
+        (self.has_begun, self.met_damage, self.attempts_only) = (false, false, true);
         if !self.history_changes.is_empty() {
             self.histories.apply(self.history_changes.drain(..));
         }
@@ -442,6 +477,7 @@ impl Store for Engine {
     fn rollback(&mut self) -> Result<(), CommitError> {
         self.connection.rollback().map_err(CommitError::Unknown)?;
         (self.has_begun, self.met_damage, self.doomed) = (false, false, None);
+        self.attempts_only = true;
         // What was granted is free again, and what came in with the batch has not been matched. Each such batch
         // had operations, or grants, whose fetches have been answered, so this comes to an end.
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });
@@ -451,9 +487,8 @@ impl Store for Engine {
         Ok(())
     }
 
-    fn take_back(&mut self, reply: Reply) {
-        // A grant's guard puts it on the list of returns.
-        drop(reply);
+    fn last_commit(&self) -> CommitNo {
+        self.connection.last_commit()
     }
 
     fn maintain(&mut self) -> Result<(), Error> {

@@ -22,9 +22,10 @@ const WAITING: usize = 1_000;
 fn open(location: &Location) -> (Engine, ManualClock) {
     let clock = ManualClock::new(START_MS);
     let options = Options::default().clock(clock.clone());
-    let (counters, readers, held) = (Arc::default(), None, Held::Memory);
-    let opening = Opening { location, options: &options, counters, readers, held };
-    let engine = Engine::open(opening, Arc::new(clock.clone()), Arc::default(), Arc::default());
+    let (counters, readers, horizon, held) = (Arc::default(), None, Arc::default(), Held::Memory);
+    let opening = Opening { location, options: &options, counters, readers, horizon, held };
+    let engine =
+        Engine::open(opening, Arc::new(clock.clone()), Arc::default(), Arc::default(), Arc::default());
     (engine.expect("it opens"), clock)
 }
 

@@ -22,7 +22,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The options are the caller's; a file is not owned, so nobody else may have it open.
 fn opening<'a>(location: &'a Location, options: &'a Options) -> Opening<'a> {
-    Opening { location, options, counters: Arc::default(), readers: None, held: Held::Memory }
+    let horizon = Arc::default();
+    Opening { location, options, counters: Arc::default(), readers: None, horizon, held: Held::Memory }
 }
 
 fn location(file: Option<&Path>) -> Location {
@@ -106,6 +107,7 @@ impl EngineByHand {
         let engine = Engine::open(
             opening(&location, options),
             options.clock_or_system(),
+            Arc::default(),
             Arc::default(),
             Arc::default(),
         )?;

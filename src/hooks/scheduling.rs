@@ -65,6 +65,7 @@ impl Scheduling {
             schedule: Schedule { visible_at_ms: VISIBLE, attempt: 0 },
             lease: None,
             body: None,
+            scheduled_in: 0,
         };
         self.work.push(id.cast_signed(), item, NOW);
     }

@@ -8,7 +8,7 @@ use duroxide::providers::{
 };
 
 use super::contract::named;
-use super::{Forebay, provider_error};
+use super::{Forebay, Seen, provider_error};
 use crate::engine::{Op, Reply, reads};
 use crate::error::Error;
 
@@ -35,19 +35,27 @@ fn not_found(what: impl std::fmt::Display) -> Error {
 #[async_trait]
 impl ProviderAdmin for Forebay {
     async fn list_instances(&self) -> Result<Vec<String>, ProviderError> {
-        named!("list_instances", self.read(|connection| reads::list_instances(connection, None)).await)
+        named!(
+            "list_instances",
+            self.read(Seen::Anything, |connection| reads::list_instances(connection, None)).await
+        )
     }
 
     async fn list_instances_by_status(&self, status: &str) -> Result<Vec<String>, ProviderError> {
         let status = status.to_owned();
         named!("list_instances_by_status", {
-            self.read(move |connection| reads::list_instances(connection, Some(&status))).await
+            self.read(Seen::Anything, move |connection| reads::list_instances(connection, Some(&status)))
+                .await
         })
     }
 
     async fn list_executions(&self, instance: &str) -> Result<Vec<u64>, ProviderError> {
         let id = instance.to_owned();
-        named!("list_executions", self.read(move |connection| reads::list_executions(connection, &id)).await)
+        named!(
+            "list_executions",
+            self.read(Seen::Instance(instance), move |connection| reads::list_executions(connection, &id))
+                .await
+        )
     }
 
     async fn read_history_with_execution_id(
@@ -65,14 +73,19 @@ impl ProviderAdmin for Forebay {
     async fn latest_execution_id(&self, instance: &str) -> Result<u64, ProviderError> {
         let id = instance.to_owned();
         named!("latest_execution_id", {
-            self.read_point(move |connection| reads::latest_execution(connection, &id)).await
+            self.read_point(Seen::Instance(instance), move |connection| {
+                reads::latest_execution(connection, &id)
+            })
+            .await
         })
     }
 
     async fn get_instance_info(&self, instance: &str) -> Result<InstanceInfo, ProviderError> {
         let id = instance.to_owned();
         named!("get_instance_info", {
-            let info = self.read_point(move |connection| reads::instance_info(connection, &id)).await?;
+            let info = self
+                .read_point(Seen::Instance(instance), move |connection| reads::instance_info(connection, &id))
+                .await?;
             info.ok_or_else(|| not_found(format_args!("instance {instance}")))
         })
     }
@@ -85,13 +98,13 @@ impl ProviderAdmin for Forebay {
         let id = instance.to_owned();
         named!("get_execution_info", {
             let read = move |connection: &_| reads::execution_info(connection, &id, execution_id);
-            let info = self.read(read).await?;
+            let info = self.read(Seen::Instance(instance), read).await?;
             info.ok_or_else(|| not_found(format_args!("execution {execution_id} of instance {instance}")))
         })
     }
 
     async fn get_system_metrics(&self) -> Result<SystemMetrics, ProviderError> {
-        named!("get_system_metrics", self.read(reads::system_metrics).await)
+        named!("get_system_metrics", self.read(Seen::Anything, reads::system_metrics).await)
     }
 
     async fn get_queue_depths(&self) -> Result<QueueDepths, ProviderError> {
@@ -105,13 +118,18 @@ impl ProviderAdmin for Forebay {
 
     async fn list_children(&self, instance_id: &str) -> Result<Vec<String>, ProviderError> {
         let id = instance_id.to_owned();
-        named!("list_children", self.read(move |connection| reads::list_children(connection, &id)).await)
+        named!(
+            "list_children",
+            self.read(Seen::Anything, move |connection| reads::list_children(connection, &id)).await
+        )
     }
 
     async fn get_parent_id(&self, instance_id: &str) -> Result<Option<String>, ProviderError> {
         let id = instance_id.to_owned();
         named!("get_parent_id", {
-            let parent = self.read_point(move |connection| reads::parent(connection, &id)).await?;
+            let parent = self
+                .read_point(Seen::Instance(instance_id), move |connection| reads::parent(connection, &id))
+                .await?;
             parent.ok_or_else(|| not_found(format_args!("instance {instance_id}")))
         })
     }

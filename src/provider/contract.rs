@@ -12,7 +12,7 @@ use duroxide::providers::{
 use duroxide::{Event, EventKind, SystemStats};
 
 use super::encode::{self, Encoder, Turn};
-use super::{Forebay, decode, provider_error};
+use super::{Forebay, Seen, decode, provider_error};
 use crate::engine::returns::FetchGuard;
 use crate::engine::{
     Abandon, FetchTurn, FetchWork, Op, Renew, Reply, TurnGrant, Visible, WorkGrant, invalid_token, reads,
@@ -79,11 +79,12 @@ impl Forebay {
             return Err(refusal);
         }
         if let Some((execution, rows)) = self.database.shared.histories.get(instance, execution) {
+            self.durable(Seen::Instance(instance)).await?;
             return decode::events(instance, execution, &rows);
         }
         let id = instance.to_owned();
         // Decoded where it is read: a long history is work for a blocking thread too.
-        let decoded = self.read(move |connection| {
+        let decoded = self.read(Seen::Instance(instance), move |connection| {
             let (execution, rows) = reads::history(connection, &id, execution)?;
             Ok(decode::events(&id, execution, &rows))
         });
@@ -92,7 +93,9 @@ impl Forebay {
 
     async fn stats_of(&self, instance: &str) -> Result<Option<SystemStats>, Error> {
         let id = instance.to_owned();
-        let stats = self.read(move |connection| reads::instance_stats(connection, &id)).await?;
+        let stats = self
+            .read(Seen::Instance(instance), move |connection| reads::instance_stats(connection, &id))
+            .await?;
         let Some(stats) = stats else { return Ok(None) };
         let first = decode::events(instance, stats.execution, stats.first.as_slice())?;
         let carried = first.iter().find_map(|event| match &event.kind {
@@ -327,21 +330,27 @@ impl Provider for Forebay {
     ) -> Result<Option<(Option<String>, u64)>, ProviderError> {
         let id = instance.to_owned();
         named!("get_custom_status", {
-            self.read_point(move |connection| reads::custom_status(connection, &id, last_seen_version)).await
+            self.read_point(Seen::Instance(instance), move |connection| {
+                reads::custom_status(connection, &id, last_seen_version)
+            })
+            .await
         })
     }
 
     async fn get_kv_value(&self, instance: &str, key: &str) -> Result<Option<String>, ProviderError> {
         let (id, key) = (instance.to_owned(), key.to_owned());
         named!("get_kv_value", {
-            self.read_point(move |connection| reads::kv_value(connection, &id, &key)).await
+            self.read_point(Seen::Instance(instance), move |connection| {
+                reads::kv_value(connection, &id, &key)
+            })
+            .await
         })
     }
 
     async fn get_kv_all_values(&self, instance: &str) -> Result<HashMap<String, String>, ProviderError> {
         let id = instance.to_owned();
         named!("get_kv_all_values", {
-            self.read_point(move |connection| reads::kv_all(connection, &id)).await
+            self.read_point(Seen::Instance(instance), move |connection| reads::kv_all(connection, &id)).await
         })
     }
 

@@ -22,7 +22,7 @@ use crate::buffer::Stats;
 use crate::clock::Clock;
 use crate::database::{Database, Opening};
 use crate::engine::returns::Returns;
-use crate::engine::{Engine, Histories, Op, Reply, Submitted, Tokens};
+use crate::engine::{Changed, Engine, Histories, Op, Reply, Submitted, Tokens};
 use crate::error::Error;
 use crate::options::Options;
 
@@ -62,6 +62,7 @@ pub struct Forebay {
 struct Shared {
     returns: Arc<Returns>,
     histories: Arc<Histories>,
+    changed: Arc<Changed>,
     tokens: Tokens,
     next_fetch: AtomicU64,
     /// The engine's own.
@@ -127,28 +128,42 @@ impl Forebay {
     /// its runtime.
     async fn read<T: Send + 'static>(
         &self,
+        seen: Seen<'_>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
         if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
-        readers.run(move |connection| Ok(read(connection)?)).await
+        let result = readers.run(move |connection| Ok(read(connection)?)).await;
+        self.durable(seen).await.and(result)
+    }
+
+    /// Waits until what a read may have seen is on the disk.
+    async fn durable(&self, seen: Seen<'_>) -> Result<(), Error> {
+        let horizon = &self.database.horizon;
+        let no = match seen {
+            Seen::Anything => horizon.announced(),
+            Seen::Instance(instance) => self.database.shared.changed.last(instance),
+        };
+        horizon.reached(no).await
     }
 
     /// Runs a read of one row: at once, if a connection is free, which is cheaper than any hand-over.
     async fn read_point<T: Send + 'static>(
         &self,
+        seen: Seen<'_>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
         if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
-        match readers.with_idle(move |connection| Ok(read(connection)?)) {
+        let result = match readers.with_idle(move |connection| Ok(read(connection)?)) {
             Ok(result) => result,
             Err(read) => readers.run(read).await,
-        }
+        };
+        self.durable(seen).await.and(result)
     }
 
     async fn read_through_writer<T: Send + 'static>(
@@ -160,6 +175,14 @@ impl Forebay {
         let answered = answer.lock().take();
         Ok(answered.ok_or(Error::Closed)??)
     }
+}
+
+/// What a read depends on. Whoever reads may show it, so it waits until that is on the disk.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    Anything,
+    /// The rows of one instance.
+    Instance(&'a str),
 }
 
 /// A read as an operation, and where its answer will be.
@@ -190,12 +213,14 @@ fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
     let shared = Shared {
         returns: Arc::default(),
         histories: Arc::default(),
+        changed: Arc::default(),
         tokens: Tokens::new(),
         next_fetch: AtomicU64::new(0),
         clock,
     };
     let (returns, histories) = (Arc::clone(&shared.returns), Arc::clone(&shared.histories));
-    let engine = Engine::open(opening, Arc::clone(&shared.clock), returns, histories)?;
+    let (clock, changed) = (Arc::clone(&shared.clock), Arc::clone(&shared.changed));
+    let engine = Engine::open(opening, clock, returns, histories, changed)?;
     Ok((engine, shared))
 }
 

@@ -190,6 +190,7 @@ fn entry(id: WorkId, item: &ModelItem) -> WorkEntry {
         schedule: Schedule { visible_at_ms: item.visible_at_ms, attempt: item.attempt },
         lease: item.lease,
         body: None,
+        scheduled_in: 0,
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct WorkEntry {
     pub(crate) schedule: Schedule,
     pub(crate) lease: Option<LeaseNo>,
     pub(crate) body: Option<Body>,
+    /// The commit that scheduled it: nobody may act on it before that is durable.
+    pub(crate) scheduled_in: u64,
 }
 
 /// Execution, activity, row.

@@ -10,22 +10,14 @@ use rusqlite::{Connection, DropBehavior, ErrorCode, Transaction, TransactionBeha
 use super::control::Control;
 use super::held_file::StandIn;
 use super::identity::{Identity, Lost};
+use super::log_file::LogFile;
+use super::log_sync::LogSync;
 use super::owner::FileOwner;
 use super::room::Room;
-use super::write_back::WriteBack;
-use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, recover, set_pragma};
-use crate::buffer::{CommitError, Counters};
+use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, recover};
+use crate::buffer::{CommitError, CommitNo, Counters, Horizon};
 use crate::error::Error;
 use crate::options::{Durability, Options};
-
-/// What the commit of the transaction being opened has to survive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sync {
-    /// Whatever the engine's durability promises.
-    AsPromised,
-    /// A crash of the process only: no fsync. For batches that hold nothing but attempt counts.
-    ProcessCrash,
-}
 
 /// How long the writer is idle before it moves the log into the database.
 const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_millis(500);
@@ -34,7 +26,7 @@ const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_millis(500);
 /// every checkpoint as well.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// At `Normal` the log is moved to the disk every so many bytes, while the writer goes on (see `write_back.rs`).
+/// At `Normal` the log is moved to the disk every so many bytes, while the writer goes on (see `log_sync.rs`).
 const WRITE_BACK_BYTES: u64 = 4 << 20;
 
 /// How long reads of our own are waited for before the log is started over: they are short. While the writer waits,
@@ -54,21 +46,22 @@ const FRAME_HEADER_BYTES: u64 = 24;
 pub(crate) struct WriteConnection {
     /// Dropped first: it would keep the connection from removing its log.
     _stand_in: Option<StandIn>,
+    /// `None` in memory mode. IMPORTANT: dropped before the connection, which its handle depends on.
+    log_sync: Option<LogSync>,
     connection: Connection,
     control: Control,
     counters: Arc<Counters>,
     /// `None` in memory mode.
     path: Option<PathBuf>,
     durability: Durability,
-    /// Whether SQLite's `synchronous` currently is what `durability` asks for.
-    relaxed: bool,
+    horizon: Arc<Horizon>,
+    last_commit: CommitNo,
     frame_bytes: u64,
     wal_bytes_max: u64,
     log: Log,
     /// `None` in memory mode.
     readers: Option<Arc<ReaderPool>>,
     full_disk_wait: Duration,
-    write_back: Option<WriteBack>,
     /// `None` in memory mode, and where nobody owns the file.
     identity: Option<Identity>,
     /// `None` in the same cases, and where the system does not say.
@@ -109,6 +102,7 @@ impl WriteConnection {
         options: &Options,
         counters: Arc<Counters>,
         readers: Option<Arc<ReaderPool>>,
+        horizon: Arc<Horizon>,
         owner: Option<&Arc<FileOwner>>,
     ) -> Result<Self, Error> {
         let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
@@ -126,8 +120,13 @@ impl WriteConnection {
         let room = owner.and_then(|owner| {
             Room::of(owner.file(), page_bytes.cast_unsigned(), frame_bytes, options.wal_bytes_max)
         });
+        let log_sync = match &path {
+            Some(_) => Some(LogSync::start(LogFile::open(&connection)?, Arc::clone(&horizon))?),
+            None => None,
+        };
         let mut writer = Self {
             _stand_in: stand_in,
+            log_sync,
             connection,
             control: Control::new(),
             counters,
@@ -135,13 +134,13 @@ impl WriteConnection {
             room,
             path,
             durability: options.durability,
-            relaxed: false,
+            horizon,
+            last_commit: 0,
             frame_bytes,
             wal_bytes_max: options.wal_bytes_max,
             log,
             readers,
             full_disk_wait: options.full_disk_wait.unwrap_or(FOREIGN_LOCK_WAIT),
-            write_back: None,
             looked: Duration::ZERO,
         };
         writer.take_over_log()?;
@@ -179,13 +178,9 @@ impl WriteConnection {
 
     /// Opens the batch's transaction, if it is not open yet. IMMEDIATE: a deferred one that upgrades from
     /// read to write is refused by SQLite at once, whatever the busy timeout says.
-    ///
-    /// IMPORTANT: the first call of a batch decides about the fsync; SQLite takes no change inside a
-    /// transaction. A batch that may still write something that matters must begin `AsPromised`.
-    pub(crate) fn begin(&mut self, sync: Sync) -> Result<(), Error> {
+    pub(crate) fn begin(&mut self) -> Result<(), Error> {
         if !self.is_in_transaction() {
             self.refuse_while_log_is_held()?;
-            self.set_sync(sync)?;
             self.look_for_room();
             self.connection.prepare_cached(&self.control.begin)?.execute([])?;
         }
@@ -194,9 +189,8 @@ impl WriteConnection {
 
     /// Opens the batch's transaction and lends it. It stays open when the loan ends: only [`Self::commit`]
     /// and [`Self::rollback`] end it. With it comes what opens savepoints inside of it.
-    pub(crate) fn transaction(&mut self, sync: Sync) -> Result<(Transaction<'_>, &Control), Error> {
+    pub(crate) fn transaction(&mut self) -> Result<(Transaction<'_>, &Control), Error> {
         self.refuse_while_log_is_held()?;
-        self.set_sync(sync)?;
         self.look_for_room();
         let mut transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         transaction.set_drop_behavior(DropBehavior::Ignore);
@@ -224,26 +218,24 @@ impl WriteConnection {
         }
     }
 
-    /// Whether a commit `AsPromised` waits for the disk.
-    pub(crate) fn syncs(&self) -> bool {
-        self.durability == Durability::Full && self.path.is_some()
+    /// The number of the commit that the batch at hand makes; 0 where nobody waits for the disk.
+    pub(crate) fn next_commit(&self) -> CommitNo {
+        if self.durability == Durability::Full && self.path.is_some() { self.last_commit + 1 } else { 0 }
     }
 
-    fn set_sync(&mut self, sync: Sync) -> Result<(), Error> {
-        let relax = sync == Sync::ProcessCrash && self.syncs();
-        if relax != self.relaxed {
-            let (value, reads_back_as) = if relax { ("NORMAL", "1") } else { ("FULL", "2") };
-            set_pragma(&self.connection, "synchronous", value, reads_back_as)?;
-            self.relaxed = relax;
-        }
-        Ok(())
+    /// The number of the last commit, or of the last batch that was rolled back.
+    pub(crate) fn last_commit(&self) -> CommitNo {
+        self.last_commit
     }
 
-    /// Commits the batch's transaction; nothing to do if it was never opened.
-    pub(crate) fn commit(&mut self, now: Duration) -> Result<(), CommitError> {
+    /// Commits the batch's transaction; nothing to do if it was never opened. It does not wait for the disk.
+    ///
+    /// `numbered` says that somebody may see it, or wait for it.
+    pub(crate) fn commit(&mut self, now: Duration, numbered: bool) -> Result<(), CommitError> {
         if !self.is_in_transaction() {
             return Ok(());
         }
+        self.check_sync().map_err(CommitError::Unknown)?;
         if now.saturating_sub(self.looked) >= LOOK_EVERY {
             self.looked = now;
             // This batch did not happen, but what was acknowledged since the last look is as good as gone.
@@ -257,6 +249,10 @@ impl WriteConnection {
                 self.log.disk_was_full = true;
                 CommitError::RolledBack(error.into())
             })?;
+        }
+        // A reader that sees any of it finds its number.
+        if numbered {
+            self.horizon.announce(self.next_commit());
         }
         let committed = self
             .connection
@@ -295,6 +291,8 @@ impl WriteConnection {
 
     /// The same without a wait: whoever calls it calls [`Self::wait_for_room`] before anybody is answered.
     pub(crate) fn rollback_at_once(&mut self) -> Result<(), Error> {
+        // Readers may wait for its number.
+        self.request_sync();
         self.log.disk_was_full |= super::met_a_full_disk(&self.connection);
         if self.is_in_transaction() {
             self.connection.prepare_cached(&self.control.rollback)?.execute([])?;
@@ -326,6 +324,7 @@ impl WriteConnection {
     /// A checkpoint alone starts nothing over: as long as any reader is in the log, the next commit goes on at its
     /// end. So most of the work is done beside the readers, and then those of our own are kept out for a moment.
     pub(crate) fn maintain(&mut self, now: Duration) -> Result<(), Error> {
+        self.check_sync()?;
         let full = std::mem::take(&mut self.log.disk_was_full) && self.path.is_some();
         let idle = self.log.last_commit.is_some_and(|at| now.saturating_sub(at) >= IDLE_BEFORE_CHECKPOINT);
         let grown = self.log.last_commit.is_some() && self.log.frames >= self.log.due_at_frames;
@@ -367,6 +366,7 @@ impl WriteConnection {
         patience: Duration,
         interrupt: bool,
     ) -> Result<StartedOver, Error> {
+        self.finish_sync()?;
         self.checkpoint("PASSIVE")?;
         let readers = self.readers.clone();
         let _cleared = match readers.as_ref().map(|readers| readers.clear(patience, interrupt)) {
@@ -431,16 +431,27 @@ impl WriteConnection {
         }
     }
 
-    /// At `Normal`, has the log synced beside the writer each time it has grown by [`WRITE_BACK_BYTES`].
+    /// Has the log synced beside the writer: at `Full` after every commit, at `Normal` each time it has grown by
+    /// [`WRITE_BACK_BYTES`].
     fn write_log_back(&mut self) {
-        if self.durability == Durability::Normal && self.log.frames >= self.log.write_back_at_frames {
+        if self.durability == Durability::Full {
+            self.request_sync();
+        } else if self.log.frames >= self.log.write_back_at_frames {
             self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;
-            if self.write_back.is_none() {
-                self.write_back = self.path.as_deref().and_then(WriteBack::start);
+            if let Some(log_sync) = &self.log_sync {
+                log_sync.request(0);
             }
-            if let Some(write_back) = &self.write_back {
-                write_back.request();
-            }
+        }
+    }
+
+    /// The commit that was announced has been made, or is certain not to be: in both cases its number is over.
+    fn request_sync(&mut self) {
+        let announced = self.horizon.announced();
+        if announced > self.last_commit
+            && let Some(log_sync) = &self.log_sync
+        {
+            self.last_commit = announced;
+            log_sync.request(announced);
         }
     }
 
@@ -454,7 +465,18 @@ impl WriteConnection {
             self.let_go();
             return Err(error);
         }
+        self.finish_sync()?;
         self.checkpoint("TRUNCATE").map(|_complete| ())
+    }
+
+    /// The failure of a sync beside the writer.
+    fn check_sync(&self) -> Result<(), Error> {
+        self.log_sync.as_ref().map_or(Ok(()), LogSync::check)
+    }
+
+    /// Waits for what is being synced beside the writer: see log_sync.rs.
+    fn finish_sync(&self) -> Result<(), Error> {
+        self.log_sync.as_ref().map_or(Ok(()), LogSync::finish)
     }
 
     /// Whether the files still are the ones that were opened, and nothing of the log was lost on the way.
@@ -471,52 +493,12 @@ impl WriteConnection {
                 return Err(error);
             }
         }
-        self.write_back.as_ref().map_or(Ok(()), WriteBack::check)
+        Ok(())
     }
 
     /// Keeps SQLite from checkpointing when the connection is dropped: after a failure nothing may touch
     /// the file until it is opened, and recovered, anew.
     pub(crate) fn let_go(&mut self) {
         let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sqlite::{configure_writer, open_unchanged};
-
-    /// A connection after a commit of five megabytes.
-    fn after_a_large_commit(folder: &tempfile::TempDir, durability: Durability) -> WriteConnection {
-        let location = Location::File(folder.path().join("app.db"));
-        let options = Options::default().durability(durability);
-        let connection = open_unchanged(&location).unwrap();
-        configure_writer(&connection, &location, &options).unwrap();
-        let mut writer =
-            WriteConnection::new(connection, &location, &options, Arc::default(), None, None).unwrap();
-        writer.begin(Sync::AsPromised).unwrap();
-        let sql = "CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(5000000))";
-        writer.connection().execute_batch(sql).unwrap();
-        writer.commit(Duration::ZERO).unwrap();
-        writer
-    }
-
-    #[test]
-    fn a_log_that_has_grown_is_synced_beside_the_writer_where_commits_do_not_sync_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = after_a_large_commit(&folder, Durability::Normal);
-        let next = writer.log.write_back_at_frames;
-        assert!(writer.write_back.is_some() && next > writer.log.frames);
-        writer.begin(Sync::AsPromised).unwrap();
-        writer.connection().execute_batch("INSERT INTO t VALUES (1)").unwrap();
-        writer.commit(Duration::ZERO).unwrap();
-        assert_eq!(writer.log.write_back_at_frames, next, "not for every commit");
-        writer.close().unwrap();
-
-        let folder = tempfile::tempdir().unwrap();
-        assert!(
-            after_a_large_commit(&folder, Durability::Full).write_back.is_none(),
-            "each commit has synced it"
-        );
     }
 }

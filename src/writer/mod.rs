@@ -156,7 +156,7 @@ impl Writer {
 
     /// Runs `read` on a `query_only` connection, on the calling thread; blocks while all
     /// [`Options::readers`] are busy, and while the writer starts its log over. It sees every write whose ticket has
-    /// resolved. Keep it short: a read in progress keeps the write-ahead log from being reused. When the log has
+    /// resolved. At [`Durability::Full`](crate::Durability::Full) it returns when all that it may have seen is on the disk. Keep it short: a read in progress keeps the write-ahead log from being reused. When the log has
     /// grown to one and a half times [`Options::wal_bytes_max`], the read is interrupted; one that cannot be (it waits
     /// for something else with a statement open) has writes refused with [`Error::RolledBack`] until it ends.
     ///
@@ -176,11 +176,14 @@ impl Writer {
             let _restored = Restored { settings: Settings::of(connection), connection };
             read(connection)
         };
-        match &self.database.readers {
+        let result = match &self.database.readers {
             Some(readers) => readers.with(read),
             // A writer is always on a file.
             None => Err(Error::Closed),
-        }
+        };
+        // It may have seen anything that is committed.
+        let horizon = &self.database.horizon;
+        pollster::block_on(horizon.reached(horizon.announced())).and(result)
     }
 
     /// Completes what was submitted, checkpoints, and releases the file. Blocks until that is done. All

@@ -13,11 +13,11 @@ use rusqlite::{Connection, Transaction};
 
 use super::guard::{Guard, Lost};
 use super::inside::{self, Place};
-use crate::buffer::{CommitError, Replies, Responder, Store, cause_of};
+use crate::buffer::{CommitError, CommitNo, Replies, Responder, Store, cause_of};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
-use crate::sqlite::{self, Control, Location, Sync, WriteConnection};
+use crate::sqlite::{self, Control, Location, WriteConnection};
 
 /// For how many batches closures are committed one by one after one that found the disk full.
 const ONE_BY_ONE_BATCHES: u32 = 64;
@@ -41,13 +41,13 @@ pub(crate) struct ClosureStore {
 
 impl ClosureStore {
     pub(crate) fn open(opening: Opening<'_>) -> Result<Self, Error> {
-        let Opening { location, options, counters, readers, held } = opening;
+        let Opening { location, options, counters, readers, horizon, held } = opening;
         let mut connection = sqlite::open_unchanged(location)?;
         refuse_engine_file(&connection, location)?;
         sqlite::configure_writer(&connection, location, options)?;
         let guard = Guard::install(&mut connection)?;
         let connection =
-            WriteConnection::new(connection, location, options, counters, readers, held.owner())?;
+            WriteConnection::new(connection, location, options, counters, readers, horizon, held.owner())?;
         let clock = options.clock_or_system();
         let (gathered, outcome_unknown, one_by_one) = (Vec::new(), None, 0);
         Ok(Self { connection, guard, clock, gathered, outcome_unknown, one_by_one, _held: held })
@@ -87,10 +87,11 @@ impl ClosureStore {
     /// Runs everything that was gathered, up to the first closure that loses the batch.
     fn run_gathered(&mut self, out: &mut Replies<()>) -> Result<(), Lost> {
         let mut gathered = std::mem::take(&mut self.gathered).into_iter();
-        let result = match self.connection.transaction(Sync::AsPromised) {
+        let no = self.connection.next_commit();
+        let result = match self.connection.transaction() {
             Ok((transaction, control)) => gathered.by_ref().try_for_each(|(operation, responder)| {
                 match Self::run(&self.guard, control, &transaction, operation) {
-                    Ok(outcome) => out.push(responder, outcome),
+                    Ok(outcome) => out.push_after(no, responder, outcome),
                     Err(lost) => {
                         // The buffer overwrites it.
                         out.push(responder, Err(Error::Closed));
@@ -115,20 +116,21 @@ impl ClosureStore {
     fn run_one_by_one(&mut self, out: &mut Replies<()>) -> Result<(), Lost> {
         let mut gathered = std::mem::take(&mut self.gathered).into_iter();
         let result = gathered.by_ref().try_for_each(|(operation, responder)| {
-            let ran = match self.connection.transaction(Sync::AsPromised) {
+            let no = self.connection.next_commit();
+            let ran = match self.connection.transaction() {
                 Ok((transaction, control)) => Self::run(&self.guard, control, &transaction, operation),
                 Err(error) => Err(error.into()),
             };
             let committed = ran.and_then(|outcome| {
-                self.connection.commit(self.clock.monotonic()).map(|()| outcome).map_err(
-                    |error| match error {
+                self.connection.commit(self.clock.monotonic(), true).map(|()| outcome).map_err(|error| {
+                    match error {
                         CommitError::RolledBack(error) => Lost::RolledBack(error),
                         CommitError::Unknown(error) => Lost::Unknown(error),
-                    },
-                )
+                    }
+                })
             });
             match committed {
-                Ok(outcome) => out.push_standing(responder, outcome),
+                Ok(outcome) => out.push_standing_after(no, responder, outcome),
                 Err(Lost::RolledBack(error)) => {
                     out.push_standing(responder, Err(Error::RolledBack { source: cause_of(&error) }));
                     self.connection.rollback_at_once()?;
@@ -225,7 +227,7 @@ impl Store for ClosureStore {
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
-        self.connection.commit(self.clock.monotonic())
+        self.connection.commit(self.clock.monotonic(), true)
     }
 
     fn rollback(&mut self) -> Result<(), CommitError> {
@@ -236,7 +238,9 @@ impl Store for ClosureStore {
         }
     }
 
-    fn take_back(&mut self, (): ()) {}
+    fn last_commit(&self) -> CommitNo {
+        self.connection.last_commit()
+    }
 
     fn maintain(&mut self) -> Result<(), Error> {
         self.one_by_one = match self.connection.is_short_of_room() {

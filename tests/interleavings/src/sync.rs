@@ -13,7 +13,7 @@
 use std::ops::Deref;
 
 pub(crate) use shuttle::future::block_on;
-pub(crate) use shuttle::sync::atomic::AtomicBool;
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
 pub(crate) use tokio::sync::TryAcquireError;
 
 pub(crate) mod thread {

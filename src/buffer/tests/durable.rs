@@ -1,0 +1,74 @@
+//! Answers that wait for the disk: given when their commit is durable, by whoever makes it so, and to nobody before.
+
+use super::*;
+use crate::buffer::by_hand;
+
+/// What has been answered by now.
+fn heard(pending: &mut Pending<u32>) -> Option<Result<u32, Error>> {
+    by_hand::answer(pending).transpose()
+}
+
+#[test]
+fn an_answer_waits_for_its_commit_to_be_durable_and_others_do_not_wait_with_it() {
+    let bench = Bench::new();
+    let mut first = bench.submit(Op::AddDurably(1));
+    // The next batches are applied while the first is on its way to the disk.
+    assert_eq!(answer(bench.submit(Op::Add(2))).unwrap(), 2);
+    let mut third = bench.submit(Op::AddDurably(4));
+    assert_eq!(answer(bench.submit(Op::Add(8))).unwrap(), 8);
+    assert_eq!(*bench.committed.lock(), 15);
+    assert!(heard(&mut first).is_none() && heard(&mut third).is_none());
+    bench.horizon.reach(1);
+    assert_eq!(heard(&mut first).expect("it is durable").unwrap(), 1);
+    assert!(heard(&mut third).is_none());
+    bench.horizon.reach(4);
+    assert_eq!(heard(&mut third).expect("it is durable").unwrap(), 4);
+    // What is durable by the time it is answered waits for nothing.
+    bench.horizon.reach(100);
+    assert_eq!(answer(bench.submit(Op::AddDurably(16))).unwrap(), 16);
+    bench.buffer.close().unwrap();
+}
+
+#[test]
+fn an_answer_of_a_batch_that_is_rolled_back_waits_for_nothing() {
+    let bench = Bench::new();
+    let answers = bench.one_batch(vec![Op::AddDurably(1), Op::Break(Phase::Settle, Fault::Error)]);
+    assert!(matches!(answers[0], Err(Error::RolledBack { .. })), "{answers:?}");
+    bench.buffer.close().unwrap();
+}
+
+#[test]
+fn when_the_engine_fails_what_is_not_durable_has_an_unknown_outcome() {
+    let bench = Bench::new();
+    let waiting = bench.submit(Op::AddDurably(1));
+    answer(bench.submit(Op::Break(Phase::Commit, Fault::Unknown))).unwrap_err();
+    assert!(matches!(answer(waiting), Err(Error::OutcomeUnknown { .. })));
+    assert_latched(&bench);
+}
+
+#[test]
+fn a_sync_that_fails_beside_the_writer_tells_who_waits_and_wakes_the_writer() {
+    let bench = Bench::new();
+    let waiting = bench.submit(Op::AddDurably(1));
+    let parked = bench.submit(Op::Park);
+    // Nobody else submits: without the alarm the writer would not look, and so not fail.
+    let (hold, held) = bench.hold();
+    let broken = bench.submit(Op::Break(Phase::Tick, Fault::Panic));
+    drop(hold);
+    answer(held).unwrap();
+    answer(broken).unwrap();
+    bench.horizon.fail_beside_the_writer(&Error::refused("the disk is gone"));
+    let error = answer(waiting).unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    assert!(matches!(answer(parked), Err(Error::Failed { .. })));
+    assert_latched(&bench);
+}
+
+#[test]
+fn a_close_leaves_nobody_waiting() {
+    let bench = Bench::new();
+    let waiting = bench.submit(Op::AddDurably(1));
+    bench.buffer.close().unwrap();
+    // A store that has closed has made everything durable, and said so; this one has not.
+    answer(waiting).unwrap_err();
+}

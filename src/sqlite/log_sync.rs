@@ -1,0 +1,213 @@
+//! Moves the log to the disk while the writer goes on writing it, and says how far that has come.
+//!
+//! At `Full` it is asked after every commit: it syncs, publishes the number up to which all is durable, and goes on with
+//! what was committed meanwhile. At `Normal` it is asked every few megabytes, so that a checkpoint, during which
+//! nothing commits, finds little left to sync.
+//!
+//! The order that is kept:
+//! - a number is published when a sync has returned that began after its commit. SQLite recovers its log as a prefix, so
+//!   everything before it is durable too;
+//! - the log starts over only after a checkpoint of all of it, which syncs the database: what was committed before is
+//!   durable wherever it is. A sync that runs across that is one of the log as it is then, and true all the same;
+//! - nothing is synced here while the writer checkpoints or closes: it waits for this thread first
+//!   ([`LogSync::finish`]). So the failure of a sync is known before anything relies on the next one: the kernel may report that
+//!   as good although the pages are gone. A sync that has failed is never tried again;
+//! - the handle is opened when the connection is, and closed before it. The file stays the same for all that time.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::log_file::LogFile;
+use crate::buffer::{CommitNo, Horizon};
+use crate::error::Error;
+
+/// Syncs the log of one database on a thread of its own, when it is asked to.
+pub(super) struct LogSync {
+    asked: Arc<Asked>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Asked {
+    state: Mutex<State>,
+    /// There is something to do, or nothing more.
+    wake: Condvar,
+    /// Something was done.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Of the last commit that is to be made durable.
+    no: CommitNo,
+    is_wanted: bool,
+    is_running: bool,
+    is_over: bool,
+    failure: Option<Error>,
+}
+
+impl LogSync {
+    pub(super) fn start(mut log: LogFile, horizon: Arc<Horizon>) -> Result<Self, Error> {
+        Self::over(move || log.sync(), horizon)
+    }
+
+    fn over(
+        mut sync: impl FnMut() -> Result<(), Error> + Send + 'static,
+        horizon: Arc<Horizon>,
+    ) -> Result<Self, Error> {
+        let asked = Arc::new(Asked::default());
+        let theirs = Arc::clone(&asked);
+        let run = move || {
+            while let Some(no) = theirs.next() {
+                let outcome = sync();
+                match &outcome {
+                    Ok(()) => horizon.reach(no),
+                    Err(error) => horizon.fail_beside_the_writer(error),
+                }
+                // Whoever waits for the end of it finds everybody told.
+                theirs.end(outcome.err());
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("forebay-log".into())
+            .spawn(run)
+            .map_err(|source| Error::io("starting the thread that syncs the log", source))?;
+        Ok(Self { asked, thread: Some(thread) })
+    }
+
+    /// Asks for everything up to this commit to be made durable. Never waits; while a sync is running, the next one
+    /// is asked for once.
+    pub(super) fn request(&self, no: CommitNo) {
+        let mut state = self.asked.state.lock();
+        state.no = state.no.max(no);
+        state.is_wanted = true;
+        if !state.is_running {
+            self.asked.wake.notify_one();
+        }
+    }
+
+    /// The failure of a sync, for good: what an earlier commit wrote may be lost from the page cache.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.asked.state.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Waits until everything that was asked for is done.
+    pub(super) fn finish(&self) -> Result<(), Error> {
+        let mut state = self.asked.state.lock();
+        while state.failure.is_none() && (state.is_wanted || state.is_running) {
+            self.asked.done.wait(&mut state);
+        }
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Asked {
+    /// Waits for something to do; `None` at the end.
+    fn next(&self) -> Option<CommitNo> {
+        let mut state = self.state.lock();
+        loop {
+            if state.failure.is_some() {
+                return None;
+            }
+            if std::mem::take(&mut state.is_wanted) {
+                state.is_running = true;
+                return Some(state.no);
+            }
+            if state.is_over {
+                return None;
+            }
+            self.wake.wait(&mut state);
+        }
+    }
+
+    fn end(&self, failure: Option<Error>) {
+        let mut state = self.state.lock();
+        state.is_running = false;
+        state.failure = failure;
+        self.done.notify_all();
+    }
+}
+
+impl Drop for LogSync {
+    fn drop(&mut self) {
+        self.asked.state.lock().is_over = true;
+        self.asked.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // Nothing in it can panic but `sync`, and there is nobody to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_is_durable_when_it_is_finished_and_nothing_before() {
+        let horizon = Arc::new(Horizon::default());
+        let (go, wait) = mpsc::channel::<()>();
+        let sync = move || {
+            let _ = wait.recv();
+            Ok(())
+        };
+        let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
+        let (tell, told) = mpsc::channel();
+        horizon.when(2, move |outcome| drop(tell.send(outcome)));
+        syncs.request(1);
+        syncs.request(2);
+        assert_eq!(horizon.durable(), 0);
+        assert!(told.try_recv().is_err(), "told before it is durable");
+        go.send(()).expect("it waits");
+        go.send(()).expect("it waits");
+        syncs.finish().expect("it is done");
+        assert_eq!(horizon.durable(), 2);
+        told.try_recv().expect("told by then").expect("it is durable");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_done_before_it_is_dropped() {
+        let done = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&done);
+        let sync = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let syncs = LogSync::over(sync, Arc::default()).expect("a thread");
+        syncs.request(1);
+        drop(syncs);
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_failure_is_told_for_good_and_not_tried_again() {
+        let tries = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&tries);
+        let sync = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Err(Error::refused("the disk is gone"))
+        };
+        let horizon = Arc::new(Horizon::default());
+        let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
+        let (tell, told) = mpsc::channel();
+        horizon.when(1, move |outcome| drop(tell.send(outcome)));
+        assert!(syncs.check().is_ok());
+        syncs.request(1);
+        let error = syncs.finish().expect_err("it failed").to_string();
+        assert!(error.contains("the disk is gone"), "{error}");
+        assert!(matches!(told.recv(), Ok(Err(Error::OutcomeUnknown { .. }))));
+        syncs.request(2);
+        assert!(syncs.check().is_err() && syncs.finish().is_err());
+        drop(syncs);
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+        assert_eq!(horizon.durable(), 0);
+        let (tell, told) = mpsc::channel();
+        horizon.when(2, move |outcome| drop(tell.send(outcome)));
+        told.try_recv().expect("at once").expect_err("it never will be");
+    }
+}
