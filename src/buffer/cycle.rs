@@ -221,8 +221,6 @@ impl<S: Store> Writer<S> {
         tracing::error!(%error, "the engine has failed and refuses all further work until it is reopened");
         self.shared.latch(&error);
         let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
-        // What is committed and not on the disk may or may not get there.
-        self.horizon.fail(&unknown);
         self.replies.deliver_error(&unknown, &self.horizon, 0);
         for submission in std::mem::take(&mut self.batch) {
             let _ = submission.responder.send(Err(unknown.clone()));
@@ -231,6 +229,8 @@ impl<S: Store> Writer<S> {
         // The store may be what panicked: nothing it does from here on may take the thread down.
         let _ = catch_unwind(AssertUnwindSafe(|| self.store.abandon(&failed)));
         let _ = catch_unwind(AssertUnwindSafe(|| self.store.let_go()));
+        // What was committed before and is not on the disk by now may or may not get there.
+        self.horizon.fail(&unknown);
         self.end(Err(failed));
     }
 

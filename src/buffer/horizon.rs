@@ -16,13 +16,16 @@ pub(crate) type CommitNo = u64;
 /// Hears when its number is durable, or why it never will be.
 type Waiter = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
+/// See [`Horizon::on_failure`].
+type Alarm = Box<dyn Fn(&Error) + Send + Sync>;
+
 /// See the module's documentation. Its methods may be called from any thread, and run waiters on it.
 pub(crate) struct Horizon {
     durable: AtomicU64,
     /// The last number whose commit may be visible to readers.
     announced: AtomicU64,
     waiting: Mutex<Waiting>,
-    alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    alarm: OnceLock<Alarm>,
 }
 
 #[derive(Default)]
@@ -85,17 +88,18 @@ impl Horizon {
         }
     }
 
-    /// What makes the writer look at its store when the disk has failed beside it.
-    pub(super) fn on_failure(&self, alarm: impl Fn() + Send + Sync + 'static) {
+    /// What latches the engine, and makes the writer look at its store, when the disk has failed beside it.
+    pub(super) fn on_failure(&self, alarm: impl Fn(&Error) + Send + Sync + 'static) {
         let _ = self.alarm.set(Box::new(alarm));
     }
 
     /// Syncing has failed beside the writer: nobody knows what became of what is not durable.
     pub(crate) fn fail_beside_the_writer(&self, error: &Error) {
-        self.fail(&Error::OutcomeUnknown { source: super::cause_of(error) });
+        // First: nobody who has heard of a failure may find the engine taking work.
         if let Some(alarm) = self.alarm.get() {
-            alarm();
+            alarm(error);
         }
+        self.fail(&Error::OutcomeUnknown { source: super::cause_of(error) });
     }
 
     /// Runs `waiter` when `no` is durable: now, or on the thread that makes it so.

@@ -122,7 +122,10 @@ impl<S: Store> Buffer<S> {
         let thread = Arc::new(Mutex::new(Some(thread)));
         let buffer = Self { sender, receiver, shared, thread, writer, permits_max };
         let writer = buffer.clone();
-        horizon.on_failure(move || writer.nudge());
+        horizon.on_failure(move |error| {
+            writer.shared.latch(error);
+            writer.nudge();
+        });
         Ok(buffer)
     }
 

@@ -91,6 +91,7 @@ pub(crate) trait Store: Send + 'static {
     /// The last call on a store that has not failed: leaves the file as small and as plain as possible.
     fn close(&mut self) -> Result<(), Error>;
 
-    /// The last call on a store that has failed, closing included: lets go of the file without touching it.
+    /// The last call on a store that has failed, closing included: lets go of the file without touching it. What is on
+    /// its way to the disk may still get there.
     fn let_go(&mut self);
 }

@@ -30,7 +30,9 @@ impl Changed {
         durable: CommitNo,
     ) {
         let mut inner = self.inner.lock();
-        while let Some((no, instance)) = inner.order.pop_front_if(|(no, _)| *no <= durable) {
+        while inner.order.front().is_some_and(|(no, _)| *no <= durable)
+            && let Some((no, instance)) = inner.order.pop_front()
+        {
             if inner.last.get(&instance) == Some(&no) {
                 inner.last.remove(&instance);
             }

@@ -498,7 +498,11 @@ impl WriteConnection {
 
     /// Keeps SQLite from checkpointing when the connection is dropped: after a failure nothing may touch
     /// the file until it is opened, and recovered, anew.
+    ///
+    /// A sync that is under way beside the writer is waited for. It is as good as ever: the writer's own ones, one of
+    /// which may be what failed, come only when nothing is under way.
     pub(crate) fn let_go(&mut self) {
+        let _ = self.finish_sync();
         let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 }

@@ -96,6 +96,8 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
 fn open(disk: &Disk, durability: Durability, clock: &ManualClock) -> Result<Forebay, Error> {
     let options = Options::default()
         .durability(durability)
+        // Every answer is a promise here.
+        .sync_acks(true)
         .clock(clock.clone())
         .wal_bytes_max(WAL_BYTES_MAX)
         .full_disk_wait(std::time::Duration::ZERO);
