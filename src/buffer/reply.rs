@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -90,9 +91,23 @@ struct Held<R> {
 }
 
 impl<R> Held<R> {
-    /// The reply is dropped if its caller is gone.
+    /// The reply is dropped if its caller is gone. What is dropped may be a stranger's error, and what is woken a
+    /// stranger's task: their panics end here.
     fn send(self, durable: Result<(), Error>) {
-        let _ = self.responder.send(durable.and(self.result));
+        let answer = || {
+            let result = match durable {
+                Ok(()) => self.result,
+                Err(error) => Err(error),
+            };
+            let _ = self.responder.send(result);
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(answer)) {
+            tracing::error!(
+                "a panic while an answer was given: in the task that was woken, or in the drop of an error"
+            );
+            // Its own `Drop` may panic as well.
+            std::mem::forget(panic);
+        }
     }
 }
 
@@ -155,11 +170,9 @@ impl<R> Replies<R> {
     where
         R: Send + 'static,
     {
-        for held in &mut self.held {
-            if !held.stands {
-                (held.result, held.after) = (Err(error.clone()), 0);
-            }
-        }
+        let (standing, others) = self.held.drain(..).partition(|held| held.stands);
+        self.held = standing;
+        others.into_iter().for_each(|held: Held<R>| held.send(Err(error.clone())));
         self.deliver(horizon, committed);
     }
 }

@@ -521,10 +521,11 @@ fn replies_are_heard_in_order_and_those_nobody_hears_come_back() {
     let mut replies = Replies::new();
     let mut pending = Vec::new();
     let numbers = [0, 1, 2, 3].map(Arc::new);
-    for number in 0..4 {
+    for (value, number) in numbers.iter().zip(0..) {
+        assert_eq!(**value, number);
         let (responder, end) = reply::pair(&shared);
         assert!(!responder.is_abandoned());
-        replies.push(responder, Ok(Arc::clone(&numbers[number])));
+        replies.push(responder, Ok(Arc::clone(value)));
         pending.push(end);
     }
     drop(pending.drain(1..3));

@@ -31,7 +31,7 @@ pub(crate) use readers::ReaderPool;
 pub(crate) use registry::{AnyEngine, Registration, join_or_open};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
-pub(crate) use settings::Settings;
+pub(crate) use settings::{PRAGMAS_ASKING, Settings};
 pub(crate) use write::WriteConnection;
 
 use crate::error::Error;

@@ -11,16 +11,20 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{explain, has_temporary_objects, on_open, prepare_for_work, read_pragma, set_pragma};
+use super::{
+    PRAGMAS_ASKING, explain, has_temporary_objects, on_open, prepare_for_work, read_pragma, set_pragma,
+};
 use crate::error::Error;
 use crate::options::OnOpen;
 
@@ -45,7 +49,7 @@ pub(crate) struct ReaderPool {
 }
 
 struct State {
-    idle: Vec<Connection>,
+    idle: Vec<Reader>,
     /// Connections that exist or are being opened.
     open: usize,
     closed: bool,
@@ -115,7 +119,7 @@ impl ReaderPool {
         let mut state = self.state.lock();
         let free = !state.closed && !state.gated;
         let Some(connection) = free.then(|| state.idle.pop()).flatten() else { return Err(read) };
-        let number = state.enter(Some(connection.get_interrupt_handle()));
+        let number = state.enter(Some(connection.connection.get_interrupt_handle()));
         drop(state);
         Ok(Lent { pool: self, read: number, connection: Some(connection) }.run(read))
     }
@@ -175,7 +179,7 @@ impl ReaderPool {
             }
             if nested || !state.gated {
                 if let Some(connection) = state.idle.pop() {
-                    let read = state.enter(Some(connection.get_interrupt_handle()));
+                    let read = state.enter(Some(connection.connection.get_interrupt_handle()));
                     return Ok(Lent { pool: self, read, connection: Some(connection) });
                 }
                 if state.open < self.connections_max {
@@ -196,7 +200,7 @@ impl ReaderPool {
         // Left again if it does not open.
         let mut lent = Lent { pool: self, read, connection: None };
         let connection = self.open()?;
-        let interrupt = connection.get_interrupt_handle();
+        let interrupt = connection.connection.get_interrupt_handle();
         if let Some(inside) = self.state.lock().inside.iter_mut().find(|inside| inside.read == read) {
             inside.interrupt = Some(interrupt);
         }
@@ -204,11 +208,12 @@ impl ReaderPool {
         Ok(lent)
     }
 
-    fn open(&self) -> Result<Connection, Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+    fn open(&self) -> Result<Reader, Error> {
+        // Not even one that switches `query_only` off writes past the writer.
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let connection =
+        let mut connection =
             Connection::open_with_flags(&self.path, flags).map_err(|e| explain(e, &self.path))?;
         prepare_for_work(&connection)?;
         set_pragma(&connection, "wal_autocheckpoint", "0", "0")?;
@@ -217,7 +222,18 @@ impl ReaderPool {
         set_pragma(&connection, "query_only", "ON", "1")?;
         set_pragma(&connection, "trusted_schema", "OFF", "0")?;
         on_open::run(&connection, self.on_open.as_ref())?;
-        Ok(connection)
+        let was_set = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&was_set);
+        let authorizer = move |context: AuthContext<'_>| {
+            if let AuthAction::Pragma { pragma_name, pragma_value: Some(_) } = context.action
+                && !PRAGMAS_ASKING.iter().any(|asking| asking.eq_ignore_ascii_case(pragma_name))
+            {
+                note.store(true, Ordering::Relaxed);
+            }
+            Authorization::Allow
+        };
+        connection.authorizer(Some(authorizer))?;
+        Ok(Reader { connection, was_set })
     }
 
     /// Refuses further reads, closes the idle connections, and waits for those that are reading.
@@ -285,11 +301,12 @@ impl ReaderPool {
     }
 }
 
-/// Whether the next one may have it. A read that left a transaction open would pin the log for ever; one that switched
-/// `query_only` off, attached a database or made temporary objects would have the next one write, or read something
-/// else.
-fn is_as_lent(connection: &Connection) -> bool {
-    connection.is_autocommit()
+/// Whether the next one may have it. A read that left a transaction open would pin the log for ever; one that set a
+/// pragma, attached a database or made temporary objects would have the next one read something else.
+fn is_as_lent(reader: &Reader) -> bool {
+    let connection = &reader.connection;
+    !reader.was_set.load(Ordering::Relaxed)
+        && connection.is_autocommit()
         && connection.db_name(2).is_err()
         && read_pragma(connection, "query_only").is_ok_and(|value| value == "1")
         && has_temporary_objects(connection).is_ok_and(|has| !has)
@@ -305,17 +322,24 @@ impl Drop for Cleared<'_> {
     }
 }
 
+/// A connection that reads.
+struct Reader {
+    connection: Connection,
+    /// Whether a read has prepared a pragma that sets something.
+    was_set: Arc<AtomicBool>,
+}
+
 /// A connection and its place in the pool, both given back even if the read panics.
 struct Lent<'a> {
     pool: &'a ReaderPool,
     read: u64,
-    connection: Option<Connection>,
+    connection: Option<Reader>,
 }
 
 impl Lent<'_> {
     fn run<T>(self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         let Some(connection) = &self.connection else { return Err(Error::Closed) };
-        let result = read(connection);
+        let result = read(&connection.connection);
         let error = match result {
             Err(Error::Sqlite { source })
                 if source.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>

@@ -7,6 +7,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Weak};
+use std::thread::{self, ThreadId};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -27,7 +28,8 @@ struct Slot {
 
 enum State {
     Free,
-    Opening,
+    /// By this thread.
+    Opening(ThreadId),
     /// Until the file is released, even when no handle is left.
     Open(Weak<AnyEngine>),
 }
@@ -62,12 +64,20 @@ pub(crate) fn join_or_open<T: Any + Send + Sync>(
                 return joined;
             }
         }
-        if matches!(*state, State::Free) {
-            break;
+        match &*state {
+            State::Free => break,
+            // A function that is called while it is being opened, for its connections.
+            State::Opening(thread) if *thread == thread::current().id() => {
+                return Err(Error::WouldDeadlock {
+                    what: "opening a database inside the opening of it",
+                    instead: "open it when the first open has returned, or another file in Options::on_open",
+                });
+            }
+            State::Opening(_) | State::Open(_) => {}
         }
         slot.changed.wait(&mut state);
     }
-    *state = State::Opening;
+    *state = State::Opening(thread::current().id());
     drop(state);
     // If this fails it drops the registration, which frees the slot.
     let engine = open(Registration { slot: Arc::clone(&slot), path: path.into() })?;

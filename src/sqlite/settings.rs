@@ -12,6 +12,20 @@ use rusqlite::{Connection, ffi};
 
 use super::{FOREIGN_LOCK_WAIT, STATEMENTS_CACHED};
 
+/// Pragmas that take an argument and report, or check, all the same.
+pub(crate) const PRAGMAS_ASKING: &[&str] = &[
+    "foreign_key_check",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+];
+
 /// Limits that SQLite has or may have; one it does not know reads as -1.
 const LIMITS: usize = 16;
 

@@ -116,6 +116,10 @@ impl WriteConnection {
             Location::File(path) => Some(path.clone()),
             Location::Memory => None,
         };
+        if path.is_some() {
+            // Has SQLite open all of its files, also those of a database that is new.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
+        }
         let (identity, stand_in) = owner.map(Identity::of).unzip();
         let room = owner.and_then(|owner| {
             Room::of(owner.file(), page_bytes.cast_unsigned(), frame_bytes, options.wal_bytes_max)

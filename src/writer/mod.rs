@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::ThreadId;
 
-use inside::Place;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction};
 pub(crate) use store::{ClosureStore, Operation};
@@ -21,6 +20,7 @@ use crate::database::{Database, Opening};
 use crate::error::Error;
 use crate::options::Options;
 use crate::sqlite::Settings;
+use crate::sync::block_on;
 
 /// A group-commit writer on the embedder's own SQLite file.
 ///
@@ -91,7 +91,7 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        let submitted = if self.is_inside(Place::Closure) {
+        let submitted = if inside::is_writer_thread(self.writer_thread()) {
             self.submit_inside(operation, bytes)
         } else {
             self.database.buffer().and_then(|buffer| buffer.submit_blocking(operation, bytes))
@@ -143,7 +143,7 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        let submitted = if self.is_inside(Place::Closure) {
+        let submitted = if inside::is_writer_thread(self.writer_thread()) {
             self.submit_inside(operation, bytes)
         } else {
             match self.database.buffer() {
@@ -171,7 +171,7 @@ impl Writer {
             return Err(refusal);
         }
         let read = |connection: &Connection| {
-            let _inside = inside::enter(Place::Read, self.writer_thread());
+            let _inside = inside::enter_read(self.writer_thread());
             // The next one is lent the same connection.
             let _restored = Restored { settings: Settings::of(connection), connection };
             read(connection)
@@ -183,7 +183,7 @@ impl Writer {
         };
         // It may have seen anything that is committed.
         let horizon = &self.database.horizon;
-        pollster::block_on(horizon.reached(horizon.announced())).and(result)
+        block_on(horizon.reached(horizon.announced())).and(result)
     }
 
     /// Completes what was submitted, checkpoints, and releases the file. Blocks until that is done. All
@@ -195,7 +195,7 @@ impl Writer {
     /// acknowledged is durable either way. [`Error::WouldDeadlock`] inside a closure or a [`Self::read`] of this
     /// writer, which it would have to wait for: nothing was closed.
     pub fn close(&self) -> Result<(), Error> {
-        if self.is_inside(Place::Closure) || self.is_inside(Place::Read) {
+        if inside::is_writer_thread(self.writer_thread()) || inside::is_reading(self.writer_thread()) {
             return Err(inside::would_deadlock(
                 "closing a writer inside one of its own closures or reads",
                 "close it after the closure or the read has returned",
@@ -222,10 +222,6 @@ impl Writer {
 
     fn writer_thread(&self) -> ThreadId {
         self.database.writer_thread()
-    }
-
-    fn is_inside(&self, place: Place) -> bool {
-        inside::is(place, self.writer_thread())
     }
 
     /// What the writer has done since it was opened. Never blocks.

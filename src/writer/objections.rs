@@ -2,21 +2,7 @@
 
 use rusqlite::hooks::AuthAction;
 
-use crate::sqlite::{ENGINE_APPLICATION_ID, SAVEPOINT};
-
-/// Pragmas that take an argument and report, or check, all the same.
-const PRAGMAS_ASKING: &[&str] = &[
-    "foreign_key_check",
-    "foreign_key_list",
-    "index_info",
-    "index_list",
-    "index_xinfo",
-    "integrity_check",
-    "quick_check",
-    "table_info",
-    "table_list",
-    "table_xinfo",
-];
+use crate::sqlite::{ENGINE_APPLICATION_ID, PRAGMAS_ASKING, SAVEPOINT};
 
 /// Pragmas that do something although they have no value. All others without one report.
 const PRAGMAS_DOING: &[&str] = &["incremental_vacuum", "wal_checkpoint"];

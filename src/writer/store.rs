@@ -6,13 +6,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
 use super::guard::{Guard, Lost};
-use super::inside::{self, Place};
 use crate::buffer::{CommitError, CommitNo, Replies, Responder, Store, cause_of};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
@@ -62,9 +60,7 @@ impl ClosureStore {
     ) -> Result<Result<(), Error>, Lost> {
         statement(transaction, &control.savepoint)?;
         let armed = guard.arm();
-        let inside = inside::enter(Place::Closure, thread::current().id());
         let outcome = catch_unwind(AssertUnwindSafe(|| operation(transaction)));
-        drop(inside);
         let outcome = match outcome {
             Ok(result) => result.map_err(|error| guard.explain(error)),
             Err(panic) => {

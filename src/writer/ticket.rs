@@ -8,10 +8,11 @@ use std::thread::ThreadId;
 
 use parking_lot::Mutex;
 
-use super::inside::{self, Place};
+use super::inside;
 use crate::buffer::Pending;
 use crate::error::Error;
 use crate::fork::Origin;
+use crate::sync::block_on;
 
 /// Resolves once, when the batch that holds the closure is committed, or with the error that kept it from
 /// being so. A future for any runtime, or [`Ticket::wait`]. Dropping it does not cancel the write.
@@ -45,7 +46,7 @@ impl<T> Ticket<T> {
     /// [`Error::OutcomeUnknown`] leaves open whether the write happened. [`Error::WouldDeadlock`] inside a closure of
     /// the same writer; the write goes on.
     pub fn wait(self) -> Result<T, Error> {
-        pollster::block_on(self)
+        block_on(self)
     }
 }
 
@@ -58,7 +59,7 @@ impl<T> Future for Ticket<T> {
             Ok(pending) => match Pin::new(pending).poll(cx) {
                 Poll::Ready(answer) => answer,
                 // Whoever polls here may be about to block the thread that answers.
-                Poll::Pending if inside::is(Place::Closure, self.writer) => {
+                Poll::Pending if inside::is_writer_thread(self.writer) => {
                     return Poll::Ready(Err(inside::would_deadlock(
                         "waiting for a ticket inside a closure of the same writer",
                         "return from the closure and wait afterwards, or do the work in this transaction",

@@ -29,4 +29,10 @@ impl Held {
         drop(self.release);
         self.ticket.wait().unwrap();
     }
+
+    /// For a batch that is rolled back, and the one that holds it up with it.
+    pub fn try_release(self) {
+        drop(self.release);
+        let _ = self.ticket.wait();
+    }
 }
