@@ -66,7 +66,7 @@ pub(crate) struct Submission<S: Store> {
 
 /// The submitting side. Cheap to clone; the writer thread ends with [`Buffer::close`].
 pub(crate) struct Buffer<S: Store> {
-    sender: Sender<Message<S>>,
+    sender: Arc<Sender<Message<S>>>,
     /// The writer's end of the channel, for what arrives after the writer. See [`Buffer::send`].
     receiver: Receiver<Message<S>>,
     shared: Arc<Shared>,
@@ -78,7 +78,7 @@ pub(crate) struct Buffer<S: Store> {
 impl<S: Store> Clone for Buffer<S> {
     fn clone(&self) -> Self {
         Self {
-            sender: self.sender.clone(),
+            sender: Arc::clone(&self.sender),
             receiver: self.receiver.clone(),
             shared: Arc::clone(&self.shared),
             thread: Arc::clone(&self.thread),
@@ -120,13 +120,16 @@ impl<S: Store> Buffer<S> {
             .map_err(|source| Error::io("starting the writer thread", source))?;
         let writer = thread.thread().id();
         let thread = Arc::new(Mutex::new(Some(thread)));
-        let buffer = Self { sender, receiver, shared, thread, writer, permits_max };
-        let writer = buffer.clone();
+        let sender = Arc::new(sender);
+        // IMPORTANT: not a handle, which would keep the writer from ending with the last one.
+        let (to_writer, latch) = (Arc::downgrade(&sender), Arc::clone(&shared));
         horizon.on_failure(move |error| {
-            writer.shared.latch(error);
-            writer.nudge();
+            latch.latch(error);
+            if let Some(sender) = to_writer.upgrade() {
+                nudge(&latch, &sender);
+            }
         });
-        Ok(buffer)
+        Ok(Self { sender, receiver, shared, thread, writer, permits_max })
     }
 
     /// Submits, waiting without blocking the executor while the buffer is full. Dropping the future before
@@ -183,12 +186,7 @@ impl<S: Store> Buffer<S> {
 
     /// Makes the writer look at its store again. Never waits; many nudges count as one.
     pub(crate) fn nudge(&self) {
-        if self.shared.arm_nudge()
-            && let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Nudge)
-        {
-            // As many messages wait as fit: the writer is about to look anyway.
-            self.shared.disarm_nudge();
-        }
+        nudge(&self.shared, &self.sender);
     }
 
     /// Completes what was submitted, then stops the writer and closes its store. Blocks until that is
@@ -224,5 +222,14 @@ impl<S: Store> Buffer<S> {
 
     pub(crate) fn stats(&self) -> Stats {
         self.shared.counters.read()
+    }
+}
+
+fn nudge<S: Store>(shared: &Shared, writer: &Sender<Message<S>>) {
+    if shared.arm_nudge()
+        && let Err(TrySendError::Full(_)) = writer.try_send(Message::Nudge)
+    {
+        // As many messages wait as fit: the writer is about to look anyway.
+        shared.disarm_nudge();
     }
 }

@@ -35,9 +35,9 @@ broken() {
 }
 
 broken "answers before the commit" cycle.rs \
-    's/let committed = match applied {/{ let store = \&mut self.store; self.replies.deliver(|reply| store.take_back(reply)); } let committed = match applied {/'
+    's/let committed = match applied {/self.replies.deliver(\&self.horizon, 0); let committed = match applied {/'
 broken "the flag of a nudge goes down only after the store was looked at" cycle.rs \
-    's/Message::Nudge => self.shared.disarm_nudge(),/Message::Nudge => {}/; s/let applied = self.apply()/self.shared.disarm_nudge(); let applied = self.apply()/'
+    's/Message::Nudge => self.shared.disarm_nudge(),/Message::Nudge => {}/; s/self.commit()?;/self.shared.disarm_nudge(); self.commit()?;/'
 broken "a nudge never goes down" shared.rs 's/self.nudged.store(false/self.nudged.store(true/'
 broken "permits do not come back" cycle.rs 's/let permits = self.batch/let permits: usize = self.batch/; s/self.shared.permits.add_permits(permits);//'
 broken "permits come back once too often" cycle.rs 's/self.shared.permits.add_permits(permits);/self.shared.permits.add_permits(permits); self.shared.permits.add_permits(1);/'
@@ -49,3 +49,7 @@ broken "the writer waits for itself" mod.rs 's/if thread::current().id() == self
 broken "the writer does not look into the channel a last time" cycle.rs 's/answer_stragglers(&self.receiver);//'
 broken "a submission does not see that the engine has ended" mod.rs 's/if self.shared.has_ended() {/if false {/'
 broken "the room for control messages is missing" mod.rs 's/bounded(permits_max + CONTROL_MESSAGES)/bounded(permits_max)/'
+broken "an answer does not wait for the disk" reply.rs 's/match held.after.min(committed) {/match held.after.min(0) {/'
+broken "a waiter that comes while a sync ends is forgotten" horizon.rs 's/_ if no <= self.durable() => Ok(()),//; s/self.durable.fetch_max(no, Ordering::AcqRel);//; s/drop(waiting);$/drop(waiting); self.durable.fetch_max(no, Ordering::AcqRel);/'
+broken "a failed sync is told before it latches" horizon.rs \
+    's/self.fail(&Error::OutcomeUnknown/let _ = \&self.alarm; self.fail(\&Error::OutcomeUnknown/; s/alarm(error);//'

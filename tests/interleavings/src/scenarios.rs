@@ -29,7 +29,10 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("a failure latches and reaches everybody", failure_latches),
     ("a panic of the writer latches and reaches everybody", panic_latches),
     ("a failure while others close", failure_while_closing),
-    ("a reply whose caller is gone is taken back", taken_back),
+    ("what nobody waits for is done all the same", nobody_waits),
+    ("an answer waits for its commit to be durable", durably),
+    ("what is shown is durable", shown),
+    ("a sync that fails reaches everybody and latches first", sync_fails),
 ];
 
 /// The rest of the numbers, each on a thread of its own.
@@ -267,7 +270,7 @@ fn failure_while_closing() {
     }
 }
 
-fn taken_back() {
+fn nobody_waits() {
     let bench = Bench::with_room(2);
     let gone = bench.submit(Op::Add(1)).unwrap();
     let dropping = spawn(move || drop(gone));
@@ -275,5 +278,39 @@ fn taken_back() {
     dropping.join().unwrap();
     bench.close().unwrap();
     assert!(bench.has_committed(1), "nobody waits for it, and it is done all the same");
-    assert!(!bench.was_taken_back(2), "its caller had it");
+}
+
+fn durably() {
+    let bench = Bench::syncing(Options::default().buffer_ops_max(3).batch_ops_max(2), None);
+    let threads = on_threads(&bench, [10, 20, 30], |bench, number| {
+        bench.add_durably(number).unwrap();
+        bench.add(number + 1).unwrap();
+    });
+    joined(threads);
+    bench.close().unwrap();
+}
+
+fn shown() {
+    let bench = Bench::syncing(Options::default().buffer_ops_max(3).batch_ops_max(2), None);
+    let threads = on_threads(&bench, [10, 20], |bench, number| {
+        bench.add(number).unwrap();
+        bench.read().unwrap();
+        bench.add_durably(number + 1).unwrap();
+    });
+    joined(threads);
+    bench.close().unwrap();
+}
+
+fn sync_fails() {
+    let bench = Bench::syncing(Options::default().buffer_ops_max(3).batch_ops_max(2), Some(2));
+    let threads = on_threads(&bench, [10, 20, 30], |bench, number| {
+        if let Err(error) = bench.add_durably(number) {
+            assert!(matches!(error, Error::OutcomeUnknown { .. } | Error::Failed { .. }), "{error}");
+            // Whoever has heard of it finds the engine latched.
+            let next = bench.add_durably(number + 1);
+            assert!(matches!(next, Err(Error::Failed { .. })), "{next:?}");
+        }
+    });
+    joined(threads);
+    let _ = bench.close();
 }
