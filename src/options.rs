@@ -13,11 +13,17 @@ use crate::error::Error;
 /// What an acknowledged write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// An acknowledged write survives a crash of the process, of the machine, and a power loss: the commit
-    /// that holds it was fsynced before anyone was told. One fsync covers a whole batch.
+    /// Whatever anybody outside was told, or could have seen, survives a crash of the process, of the machine, and a power
+    /// loss. A client, an activity, a reader, and a ticket of a [`Writer`](crate::Writer) are answered when the commits they
+    /// depend on have been fsynced; one fsync covers many.
     ///
-    /// The only exception is attempt counts that nothing else shares a batch with: those survive a process
-    /// crash and may be lost with the power, in which case a message is merely tried once more.
+    /// duroxide's runtime itself does not wait: its turns and acknowledgements survive the process when they are answered, and
+    /// the machine a few milliseconds later. After a power loss what is missing is what nobody outside has
+    /// seen anything of; it is done again. [`Options::sync_acks`] has them wait as well. (The idea is *external synchrony*,
+    /// Nightingale et al., "Rethink the Sync", OSDI 2006.)
+    ///
+    /// Attempt counts that nothing else shares a batch with may be lost with the power in any case: a message is then
+    /// tried once more than was counted.
     #[default]
     Full,
     /// An acknowledged write survives a crash of the process. After a crash of the machine or a power loss

@@ -19,6 +19,9 @@ type Waiter = Box<dyn FnOnce(Result<(), Error>) + Send>;
 /// See [`Horizon::on_failure`].
 type Alarm = Box<dyn Fn(&Error) + Send + Sync>;
 
+/// See [`Horizon::on_wait`].
+type Hurry = Box<dyn Fn() + Send + Sync>;
+
 /// See the module's documentation. Its methods may be called from any thread, and run waiters on it.
 pub(crate) struct Horizon {
     durable: AtomicU64,
@@ -26,6 +29,7 @@ pub(crate) struct Horizon {
     announced: AtomicU64,
     waiting: Mutex<Waiting>,
     alarm: OnceLock<Alarm>,
+    hurry: OnceLock<Hurry>,
 }
 
 #[derive(Default)]
@@ -41,6 +45,7 @@ impl Default for Horizon {
             announced: AtomicU64::new(0),
             waiting: Mutex::new(Waiting::default()),
             alarm: OnceLock::new(),
+            hurry: OnceLock::new(),
         }
     }
 }
@@ -93,6 +98,11 @@ impl Horizon {
         let _ = self.alarm.set(Box::new(alarm));
     }
 
+    /// What makes whoever syncs do it now, because somebody has begun to wait.
+    pub(crate) fn on_wait(&self, hurry: impl Fn() + Send + Sync + 'static) {
+        let _ = self.hurry.set(Box::new(hurry));
+    }
+
     /// Syncing has failed beside the writer: nobody knows what became of what is not durable.
     pub(crate) fn fail_beside_the_writer(&self, error: &Error) {
         // First: nobody who has heard of a failure may find the engine taking work.
@@ -113,6 +123,10 @@ impl Horizon {
             Some(error) => Err(error.clone()),
             None => {
                 waiting.waiters.entry(no).or_default().push(Box::new(waiter));
+                drop(waiting);
+                if let Some(hurry) = self.hurry.get() {
+                    hurry();
+                }
                 return;
             }
         };

@@ -59,7 +59,7 @@ use crate::queue::{
     BodyBudget, Changes, FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, ParkedAlike,
     Schedule, Turns, Work, WorkFetches, WorkId,
 };
-use crate::sqlite::{self, WriteConnection};
+use crate::sqlite::{self, Soon, WriteConnection};
 use undo::Undo;
 use unreadable::Suspect;
 
@@ -150,6 +150,8 @@ pub(crate) struct Engine {
     /// Whether the transaction holds attempt counts and nothing else. They have to survive the process alone: losing
     /// them with the power does no more than try a message once too often.
     attempts_only: bool,
+    /// Whether the batch has brought activities.
+    schedules_work: bool,
     history_changes: Vec<HistoryChange>,
     next_message: MessageId,
     next_work: WorkId,
@@ -214,6 +216,7 @@ impl Engine {
             horizon,
             sync_acks: options.sync_acks,
             attempts_only: true,
+            schedules_work: false,
             history_changes: Vec::new(),
             next_message: 1,
             next_work: 1,
@@ -464,10 +467,16 @@ impl Store for Engine {
             let instances = self.history_changes.iter().filter(|change| change.writes());
             self.changed.note(no, instances.map(HistoryChange::instance), self.horizon.durable());
         }
-        let numbered = !self.attempts_only || self.sync_acks;
-        self.connection.commit(self.now.monotonic, numbered)?;
+        let soon = match () {
+            // A worker is about to ask for it.
+            () if self.schedules_work => Some(Soon::Now),
+            () if self.attempts_only && !self.sync_acks => None,
+            () => Some(Soon::Lazily),
+        };
+        self.connection.commit(self.now.monotonic, soon)?;
         self.undo.clear();
         (self.has_begun, self.met_damage, self.attempts_only) = (false, false, true);
+        self.schedules_work = false;
         if !self.history_changes.is_empty() {
             self.histories.apply(self.history_changes.drain(..));
         }
@@ -477,7 +486,7 @@ impl Store for Engine {
     fn rollback(&mut self) -> Result<(), CommitError> {
         self.connection.rollback().map_err(CommitError::Unknown)?;
         (self.has_begun, self.met_damage, self.doomed) = (false, false, None);
-        self.attempts_only = true;
+        (self.attempts_only, self.schedules_work) = (true, false);
         // What was granted is free again, and what came in with the batch has not been matched. Each such batch
         // had operations, or grants, whose fetches have been answered, so this comes to an end.
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });

@@ -1,7 +1,8 @@
 //! Moves the log to the disk while the writer goes on writing it, and says how far that has come.
 //!
-//! At `Full` it is asked after every commit: it syncs, publishes the number up to which all is durable, and goes on with
-//! what was committed meanwhile. At `Normal` it is asked every few megabytes, so that a checkpoint, during which
+//! At `Full` it is asked after every commit. It syncs, publishes the number up to which all is durable, and goes on with
+//! what was committed meanwhile: at once if somebody waits for that, or is about to, and otherwise within [`LAZY`], because each
+//! sync costs processor time too. At `Normal` it is asked every few megabytes, so that a checkpoint, during which
 //! nothing commits, finds little left to sync.
 //!
 //! The order that is kept:
@@ -16,12 +17,25 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::log_file::LogFile;
 use crate::buffer::{CommitNo, Horizon};
 use crate::error::Error;
+
+/// How long a commit that nobody waits for may stay out of a sync.
+const LAZY: Duration = Duration::from_millis(5);
+
+/// How soon a commit is to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Soon {
+    /// Within [`LAZY`], or when somebody begins to wait.
+    Lazily,
+    /// Somebody waits, or is about to.
+    Now,
+}
 
 /// Syncs the log of one database on a thread of its own, when it is asked to.
 pub(super) struct LogSync {
@@ -43,6 +57,8 @@ struct State {
     /// Of the last commit that is to be made durable.
     no: CommitNo,
     is_wanted: bool,
+    /// When what is wanted is to be done; at once if there is none.
+    not_before: Option<Instant>,
     is_running: bool,
     is_over: bool,
     failure: Option<Error>,
@@ -59,6 +75,12 @@ impl LogSync {
     ) -> Result<Self, Error> {
         let asked = Arc::new(Asked::default());
         let theirs = Arc::clone(&asked);
+        let waited_for = Arc::downgrade(&asked);
+        horizon.on_wait(move || {
+            if let Some(asked) = waited_for.upgrade() {
+                asked.hurry();
+            }
+        });
         let run = move || {
             while let Some(no) = theirs.next() {
                 let outcome = sync();
@@ -79,10 +101,15 @@ impl LogSync {
 
     /// Asks for everything up to this commit to be made durable. Never waits; while a sync is running, the next one
     /// is asked for once.
-    pub(super) fn request(&self, no: CommitNo) {
+    pub(super) fn request(&self, no: CommitNo, soon: Soon) {
         let mut state = self.asked.state.lock();
         state.no = state.no.max(no);
-        state.is_wanted = true;
+        let was_wanted = std::mem::replace(&mut state.is_wanted, true);
+        match soon {
+            Soon::Now => state.not_before = None,
+            Soon::Lazily if !was_wanted => state.not_before = Instant::now().checked_add(LAZY),
+            Soon::Lazily => return,
+        }
         if !state.is_running {
             self.asked.wake.notify_one();
         }
@@ -95,6 +122,7 @@ impl LogSync {
 
     /// Waits until everything that was asked for is done.
     pub(super) fn finish(&self) -> Result<(), Error> {
+        self.asked.hurry();
         let mut state = self.asked.state.lock();
         while state.failure.is_none() && (state.is_wanted || state.is_running) {
             self.asked.done.wait(&mut state);
@@ -104,6 +132,14 @@ impl LogSync {
 }
 
 impl Asked {
+    /// Whatever is wanted is wanted now.
+    fn hurry(&self) {
+        let mut state = self.state.lock();
+        if state.not_before.take().is_some() && !state.is_running {
+            self.wake.notify_one();
+        }
+    }
+
     /// Waits for something to do; `None` at the end.
     fn next(&self) -> Option<CommitNo> {
         let mut state = self.state.lock();
@@ -111,14 +147,16 @@ impl Asked {
             if state.failure.is_some() {
                 return None;
             }
-            if std::mem::take(&mut state.is_wanted) {
-                state.is_running = true;
-                return Some(state.no);
+            let is_time = state.is_over || state.not_before.is_none_or(|at| at <= Instant::now());
+            match state.not_before {
+                _ if state.is_wanted && is_time => {
+                    (state.is_wanted, state.is_running, state.not_before) = (false, true, None);
+                    return Some(state.no);
+                }
+                _ if state.is_over => return None,
+                Some(at) if state.is_wanted => drop(self.wake.wait_until(&mut state, at)),
+                _ => self.wake.wait(&mut state),
             }
-            if state.is_over {
-                return None;
-            }
-            self.wake.wait(&mut state);
         }
     }
 
@@ -159,8 +197,8 @@ mod tests {
         let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
         let (tell, told) = mpsc::channel();
         horizon.when(2, move |outcome| drop(tell.send(outcome)));
-        syncs.request(1);
-        syncs.request(2);
+        syncs.request(1, Soon::Now);
+        syncs.request(2, Soon::Now);
         assert_eq!(horizon.durable(), 0);
         assert!(told.try_recv().is_err(), "told before it is durable");
         go.send(()).expect("it waits");
@@ -168,6 +206,25 @@ mod tests {
         syncs.finish().expect("it is done");
         assert_eq!(horizon.durable(), 2);
         told.try_recv().expect("told by then").expect("it is durable");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_synced_a_little_later_and_at_once_when_somebody_does() {
+        let horizon = Arc::new(Horizon::default());
+        let syncs = LogSync::over(|| Ok(()), Arc::clone(&horizon)).expect("a thread");
+        let (tell, told) = mpsc::channel();
+        syncs.request(1, Soon::Lazily);
+        let tell_first = tell.clone();
+        horizon.when(1, move |outcome| drop(tell_first.send(outcome)));
+        told.recv().expect("told").expect("it is durable");
+        // Nobody waits for this one; it is done all the same.
+        syncs.request(2, Soon::Lazily);
+        while horizon.durable() < 2 {
+            std::thread::yield_now();
+        }
+        syncs.request(3, Soon::Lazily);
+        syncs.finish().expect("it is done");
+        assert_eq!(horizon.durable(), 3);
     }
 
     #[test]
@@ -179,7 +236,7 @@ mod tests {
             Ok(())
         };
         let syncs = LogSync::over(sync, Arc::default()).expect("a thread");
-        syncs.request(1);
+        syncs.request(1, Soon::Now);
         drop(syncs);
         assert_eq!(done.load(Ordering::Relaxed), 1);
     }
@@ -197,11 +254,11 @@ mod tests {
         let (tell, told) = mpsc::channel();
         horizon.when(1, move |outcome| drop(tell.send(outcome)));
         assert!(syncs.check().is_ok());
-        syncs.request(1);
+        syncs.request(1, Soon::Now);
         let error = syncs.finish().expect_err("it failed").to_string();
         assert!(error.contains("the disk is gone"), "{error}");
         assert!(matches!(told.recv(), Ok(Err(Error::OutcomeUnknown { .. }))));
-        syncs.request(2);
+        syncs.request(2, Soon::Now);
         assert!(syncs.check().is_err() && syncs.finish().is_err());
         drop(syncs);
         assert_eq!(tries.load(Ordering::Relaxed), 1);

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use control::{Control, SAVEPOINT};
+pub(crate) use log_sync::Soon;
 pub(crate) use owner::FileOwner;
 pub(crate) use path::prepare_path;
 pub(crate) use readers::ReaderPool;

@@ -11,7 +11,7 @@ use super::control::Control;
 use super::held_file::StandIn;
 use super::identity::{Identity, Lost};
 use super::log_file::LogFile;
-use super::log_sync::LogSync;
+use super::log_sync::{LogSync, Soon};
 use super::owner::FileOwner;
 use super::room::Room;
 use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, recover};
@@ -234,8 +234,8 @@ impl WriteConnection {
 
     /// Commits the batch's transaction; nothing to do if it was never opened. It does not wait for the disk.
     ///
-    /// `numbered` says that somebody may see it, or wait for it.
-    pub(crate) fn commit(&mut self, now: Duration, numbered: bool) -> Result<(), CommitError> {
+    /// `soon` says how soon it is to be on the disk; `None` if nobody can see it or wait for it.
+    pub(crate) fn commit(&mut self, now: Duration, soon: Option<Soon>) -> Result<(), CommitError> {
         if !self.is_in_transaction() {
             return Ok(());
         }
@@ -255,7 +255,7 @@ impl WriteConnection {
             })?;
         }
         // A reader that sees any of it finds its number.
-        if numbered {
+        if soon.is_some() {
             self.horizon.announce(self.next_commit());
         }
         let committed = self
@@ -277,7 +277,7 @@ impl WriteConnection {
         Counters::add(&self.counters.commits, 1);
         if self.path.is_some() {
             self.measure_log();
-            self.write_log_back();
+            self.write_log_back(soon.unwrap_or(Soon::Lazily));
             self.log.last_commit = Some(now);
         }
         Ok(())
@@ -296,7 +296,7 @@ impl WriteConnection {
     /// The same without a wait: whoever calls it calls [`Self::wait_for_room`] before anybody is answered.
     pub(crate) fn rollback_at_once(&mut self) -> Result<(), Error> {
         // Readers may wait for its number.
-        self.request_sync();
+        self.request_sync(Soon::Now);
         self.log.disk_was_full |= super::met_a_full_disk(&self.connection);
         if self.is_in_transaction() {
             self.connection.prepare_cached(&self.control.rollback)?.execute([])?;
@@ -437,25 +437,25 @@ impl WriteConnection {
 
     /// Has the log synced beside the writer: at `Full` after every commit, at `Normal` each time it has grown by
     /// [`WRITE_BACK_BYTES`].
-    fn write_log_back(&mut self) {
+    fn write_log_back(&mut self, soon: Soon) {
         if self.durability == Durability::Full {
-            self.request_sync();
+            self.request_sync(soon);
         } else if self.log.frames >= self.log.write_back_at_frames {
             self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;
             if let Some(log_sync) = &self.log_sync {
-                log_sync.request(0);
+                log_sync.request(0, Soon::Now);
             }
         }
     }
 
     /// The commit that was announced has been made, or is certain not to be: in both cases its number is over.
-    fn request_sync(&mut self) {
+    fn request_sync(&mut self, soon: Soon) {
         let announced = self.horizon.announced();
         if announced > self.last_commit
             && let Some(log_sync) = &self.log_sync
         {
             self.last_commit = announced;
-            log_sync.request(announced);
+            log_sync.request(announced, soon);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::buffer::{CommitError, CommitNo, Replies, Responder, Store, cause_of};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
-use crate::sqlite::{self, Control, Location, WriteConnection};
+use crate::sqlite::{self, Control, Location, Soon, WriteConnection};
 
 /// For how many batches closures are committed one by one after one that found the disk full.
 const ONE_BY_ONE_BATCHES: u32 = 64;
@@ -118,12 +118,12 @@ impl ClosureStore {
                 Err(error) => Err(error.into()),
             };
             let committed = ran.and_then(|outcome| {
-                self.connection.commit(self.clock.monotonic(), true).map(|()| outcome).map_err(|error| {
-                    match error {
+                self.connection.commit(self.clock.monotonic(), Some(Soon::Now)).map(|()| outcome).map_err(
+                    |error| match error {
                         CommitError::RolledBack(error) => Lost::RolledBack(error),
                         CommitError::Unknown(error) => Lost::Unknown(error),
-                    }
-                })
+                    },
+                )
             });
             match committed {
                 Ok(outcome) => out.push_standing_after(no, responder, outcome),
@@ -223,7 +223,7 @@ impl Store for ClosureStore {
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
-        self.connection.commit(self.clock.monotonic(), true)
+        self.connection.commit(self.clock.monotonic(), Some(Soon::Now))
     }
 
     fn rollback(&mut self) -> Result<(), CommitError> {

@@ -1,5 +1,6 @@
 //! Shared by the tests of the `Writer`: keeping the writer thread busy until the test says otherwise, which is
 //! how a test decides what goes into one batch.
+#![allow(dead_code)] // every test binary takes what it needs
 
 use std::sync::mpsc;
 
