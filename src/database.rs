@@ -136,6 +136,9 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
             Location::File(path) => sqlite::explain_error(error, path),
             Location::Memory => error,
         })?;
+        if let Some(readers) = &readers {
+            readers.fill()?;
+        }
         let buffer = Buffer::start("forebay-writer", &options, counters, Arc::clone(&horizon), store)?;
         Ok(Arc::new(Self { buffer, origin: Origin::here(), readers, horizon, options, shared }))
     }

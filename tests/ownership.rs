@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use duroxide::providers::Provider;
+use duroxide::providers::{Provider, ProviderAdmin};
 use engine_support::other::Other;
 use engine_support::{
     PATIENCE, Place, Turn, assert_says, begin, bounded, enqueue, fetch, raised, start, started,
@@ -136,6 +136,10 @@ async fn a_folder_that_is_renamed_is_no_reason_to_fail() {
         clock.advance(Duration::from_millis(200));
         enqueue(&forebay, raised("order", "bell")).await;
     }
+    // Reads go on too, on every connection there is.
+    let (one, other) = tokio::join!(forebay.list_instances(), forebay.get_instance_info("order"));
+    assert_eq!(one.expect("they are listed"), ["order"]);
+    assert_eq!(other.expect("it is read").instance_id, "order");
     assert_eq!(fetch(&forebay).await.expect("it goes on").item.messages.len(), 3);
     forebay.close().expect("it closes");
     let forebay = Forebay::open(place.file("after").join("app.db")).expect("it opens");

@@ -106,6 +106,18 @@ impl ReaderPool {
         Self { path, connections_max, on_open, state: Mutex::new(state), changed: Condvar::new(), room, jobs }
     }
 
+    /// Opens all connections, while the path still leads to the file: a process may change its root, its user, or the
+    /// name of a folder afterwards.
+    pub(crate) fn fill(&self) -> Result<(), Error> {
+        for _ in 0..self.connections_max {
+            let reader = self.open()?;
+            let mut state = self.state.lock();
+            state.open += 1;
+            state.idle.push(reader);
+        }
+        Ok(())
+    }
+
     /// Runs `read` on a connection and on this thread, waiting for a connection if all are busy.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         self.take()?.run(read)
@@ -222,6 +234,8 @@ impl ReaderPool {
         set_pragma(&connection, "query_only", "ON", "1")?;
         set_pragma(&connection, "trusted_schema", "OFF", "0")?;
         on_open::run(&connection, self.on_open.as_ref())?;
+        // Has SQLite open the log too.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
         let was_set = Arc::new(AtomicBool::new(false));
         let note = Arc::clone(&was_set);
         let authorizer = move |context: AuthContext<'_>| {

@@ -154,11 +154,12 @@ impl Writer {
         self.ticket(submitted, value)
     }
 
-    /// Runs `read` on a `query_only` connection, on the calling thread; blocks while all
-    /// [`Options::readers`] are busy, and while the writer starts its log over. It sees every write whose ticket has
-    /// resolved. At [`Durability::Full`](crate::Durability::Full) it returns when all that it may have seen is on the disk. Keep it short: a read in progress keeps the write-ahead log from being reused. When the log has
-    /// grown to one and a half times [`Options::wal_bytes_max`], the read is interrupted; one that cannot be (it waits
-    /// for something else with a statement open) has writes refused with [`Error::RolledBack`] until it ends.
+    /// Runs `read` on a read-only connection, on the calling thread; blocks while all [`Options::readers`] are busy, and
+    /// while the writer starts its log over. It sees every write whose ticket has resolved, and at
+    /// [`Durability::Full`](crate::Durability::Full) returns when all that it may have seen is on the disk. Keep it short: a
+    /// read in progress keeps the write-ahead log from being reused. When the log has grown to one and a half times
+    /// [`Options::wal_bytes_max`], the read is interrupted; one that cannot be (it waits for something else with a
+    /// statement open) has writes refused with [`Error::RolledBack`] until it ends.
     ///
     /// A read inside a read never waits. Inside a closure, read through
     /// its transaction: this does not see the batch, and the batch would wait for whoever has the connections.
