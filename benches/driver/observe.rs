@@ -1,8 +1,8 @@
-//! Sees when an orchestration is submitted and when its end is durable, and counts what the provider
+//! Sees when an orchestration is submitted and when its end can be seen, and counts what the provider
 //! refuses. [`super::observed`] calls it from around every call of a subject's provider.
 //!
-//! Cost: two short locks of a map an orchestration. Rejected: asking the provider (that is load of its own),
-//! and a last activity that rings a bell (its own result is not durable yet when it rings).
+//! Cost: two short locks of a map, and one read of one row, an orchestration: the same for every subject, and what a client
+//! that waits for an end does at least. Rejected: a last activity that rings a bell (its own result is not durable yet when it rings).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
     pub(crate) at: Instant,
-    /// From its submission until the acknowledgement of its last turn returned.
+    /// From its submission until a reader was told after its last turn.
     pub(crate) latency: Duration,
     pub(crate) completed: bool,
 }
@@ -64,13 +64,13 @@ impl Observer {
         }
     }
 
-    pub(super) fn turn_is_durable(&self, last_event: u64) {
+    pub(super) fn turn_is_acknowledged(&self, last_event: u64) {
         if let Some(turns) = &self.turns {
             turns.lock().push((Instant::now(), last_event));
         }
     }
 
-    pub(super) fn end_is_durable(&self, instance: &str, completed: bool) {
+    pub(super) fn end_is_seen(&self, instance: &str, completed: bool) {
         let at = Instant::now();
         // A child of another orchestration was not submitted by anyone.
         let Some(flight) = self.flights.lock().remove(instance) else { return };
@@ -108,7 +108,7 @@ impl Observer {
     }
 }
 
-/// What an acknowledgement is about to make durable, read off before its arguments are handed on.
+/// What an acknowledgement is about, read off before its arguments are handed on.
 pub(super) struct Turn {
     last_event: u64,
     /// The instance that ends with it, and whether it completed.
@@ -127,10 +127,15 @@ impl Turn {
         Self { last_event: last.map_or(0, |event| event.event_id), ends }
     }
 
+    /// The instance that ends with it.
+    pub(super) fn ends(&self) -> Option<String> {
+        self.ends.as_ref().map(|(instance, _completed)| instance.clone())
+    }
+
     pub(super) fn announce(self, observer: &Observer) {
-        observer.turn_is_durable(self.last_event);
+        observer.turn_is_acknowledged(self.last_event);
         if let Some((instance, completed)) = self.ends {
-            observer.end_is_durable(&instance, completed);
+            observer.end_is_seen(&instance, completed);
         }
     }
 }

@@ -72,7 +72,15 @@ impl Provider for Observed {
         );
         let result = self.observer.count(acked.await);
         if result.is_ok() {
-            turn.announce(&self.observer);
+            let (subject, observer) = (Arc::clone(&self.subject), Arc::clone(&self.observer));
+            match turn.ends() {
+                // An end is one when somebody can see it: a reader, which may be told later than the runtime is.
+                Some(instance) => drop(tokio::spawn(async move {
+                    let _ = subject.get_custom_status(&instance, 0).await;
+                    turn.announce(&observer);
+                })),
+                None => turn.announce(&observer),
+            }
         }
         result
     }

@@ -30,8 +30,9 @@ const fn subject(key: &'static str, name: &'static str, side: Side, colour: (u8,
 pub(crate) const PEER: &str = "sqlite-file";
 pub(crate) const CEILING: &str = "runtime";
 
-pub(crate) const SUBJECTS: [Subject; 17] = [
+pub(crate) const SUBJECTS: [Subject; 18] = [
     subject("forebay-full", "forebay, file, Full", Side::Ours, (0, 90, 181)),
+    subject("forebay-sync-acks", "forebay, file, Full, sync_acks", Side::Ours, (120, 60, 200)),
     subject("forebay-normal", "forebay, file, Normal", Side::Ours, (0, 160, 220)),
     subject("forebay-memory", "forebay, in memory", Side::Ours, (120, 200, 235)),
     subject(PEER, "SqliteProvider, file", Side::Peers, (200, 60, 0)),
@@ -50,8 +51,16 @@ pub(crate) const SUBJECTS: [Subject; 17] = [
     subject("tokio-rusqlite-normal", "tokio-rusqlite, NORMAL", Side::WriterPeers, (90, 180, 90)),
 ];
 
-const ON_THE_RUNTIME: [&str; 7] =
-    ["forebay-full", "forebay-normal", "forebay-memory", PEER, "sqlite-memory", "duroxide-pg", CEILING];
+const ON_THE_RUNTIME: [&str; 8] = [
+    "forebay-full",
+    "forebay-sync-acks",
+    "forebay-normal",
+    "forebay-memory",
+    PEER,
+    "sqlite-memory",
+    "duroxide-pg",
+    CEILING,
+];
 const BATCHING: [&str; 2] = ["forebay-full", "forebay-normal"];
 const ON_FILES: [&str; 3] = ["forebay-full", "forebay-normal", PEER];
 const RAW: [&str; 2] = ["raw-full", "raw-normal"];

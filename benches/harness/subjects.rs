@@ -20,6 +20,7 @@ impl Subjects for Ours {
     async fn open(&self, subject: &str, file: &Path) -> Result<Box<dyn Store>, Problem> {
         Ok(match subject {
             "forebay-full" => Box::new(Opened(options(Durability::Full).open(file)?)),
+            "forebay-sync-acks" => Box::new(Opened(options(Durability::Full).sync_acks(true).open(file)?)),
             "forebay-normal" => Box::new(Opened(options(Durability::Normal).open(file)?)),
             "forebay-memory" => Box::new(Opened(Forebay::in_memory()?)),
             "runtime" => Box::new(Nothing(Ceiling::default())),
