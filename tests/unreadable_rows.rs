@@ -215,3 +215,43 @@ async fn a_write_to_what_is_damaged_is_a_permanent_error() {
     assert!(!error.is_retryable(), "{error}");
     the_others_run(&forebay).await;
 }
+
+/// Columns, not pages: what SQLite reads and nobody wrote. The database opens, the row is set aside, the others run.
+#[tokio::test]
+async fn a_damaged_column_of_one_queued_row_keeps_no_database_from_opening() {
+    let damages = [
+        "UPDATE messages SET attempt = -1 WHERE instance = 'bad'",
+        "UPDATE messages SET attempt = 9223372036854775807 WHERE instance = 'bad'",
+        "UPDATE messages SET instance = CAST(x'ff00fe' AS TEXT) WHERE instance = 'bad'",
+        "UPDATE messages SET id = 9223372036854775807 WHERE instance = 'bad'",
+        "UPDATE work SET attempt = -1 WHERE activity = 99",
+        "UPDATE work SET tag = CAST(x'ff00fe' AS TEXT) WHERE activity = 99",
+        "UPDATE work SET id = 9223372036854775807 WHERE activity = 99",
+    ];
+    for damage in damages {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        for n in 0..5 {
+            enqueue(&forebay, start(&format!("good {n}"))).await;
+            enqueue_work(&forebay, activity("other", 10 + n)).await;
+        }
+        // The last of both queues: what comes next must not take its place.
+        enqueue(&forebay, raised("bad", "bell")).await;
+        enqueue_work(&forebay, activity("bad", 99)).await;
+        forebay.close().expect("it closes");
+        let connection = rusqlite::Connection::open(place.path()).expect("a shell");
+        assert_eq!(connection.execute(damage, []).expect("it is damaged"), 1, "{damage}");
+        connection.close().expect("it closes");
+        let forebay = place.open(Options::default());
+        assert_eq!(forebay.stats().set_aside, 1, "{damage}");
+        the_others_run(&forebay).await;
+        enqueue(&forebay, start("next")).await;
+        enqueue_work(&forebay, activity("next", 1)).await;
+        assert_eq!(fetch(&forebay).await.expect("a turn").item.instance, "good 0", "{damage}");
+        forebay.close().expect("it closes");
+        // It stays where it is.
+        let forebay = place.open(Options::default());
+        assert_eq!(forebay.stats().set_aside, 1, "{damage}");
+        forebay.close().expect("it closes");
+    }
+}

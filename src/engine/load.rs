@@ -1,10 +1,8 @@
 //! Memory from rows, at open.
 
-use std::sync::Arc;
-
-use super::{Engine, queued};
+use super::{Engine, WorkRow, queued};
 use crate::error::Error;
-use crate::queue::{Message, WorkEntry};
+use crate::queue::{Message, Schedule, WorkEntry};
 
 impl Engine {
     /// Schedules everything that waits in the file. Every lease is free.
@@ -13,8 +11,11 @@ impl Engine {
         let connection = self.connection.connection();
 
         let (turns, next_message) = (&mut self.turns, &mut self.next_message);
-        let mut delayed = Vec::new();
-        queued::each_message(connection, |id, instance, kind, schedule| {
+        let (mut delayed, mut last_message, mut last_work) = (Vec::new(), 0, 0);
+        let mut damaged: Vec<(&str, i64, Error)> = Vec::new();
+        // No row is put on another one's place, readable or not.
+        let behind = |next: i64, id: i64| if id < i64::MAX { next.max(id + 1) } else { next };
+        let message = |id, instance: &str, kind, schedule: Schedule| {
             let (visible_at_ms, attempt) = (schedule.visible_at_ms, schedule.attempt);
             if visible_at_ms > now.wall_ms {
                 delayed.push((turns.hash(instance), id, visible_at_ms));
@@ -22,8 +23,14 @@ impl Engine {
                 let no = turns.instance(instance);
                 turns.push(no, id, Message { visible_at_ms, attempt, kind, body: None }, now);
             }
-            *next_message = (*next_message).max(id.saturating_add(1));
+            last_message = last_message.max(id);
+        };
+        queued::each_message(connection, message, |id, error| {
+            *next_message = behind(*next_message, id);
+            damaged.push(("messages", id, Error::damage(error)?));
+            Ok(())
         })?;
+        *next_message = behind(*next_message, last_message);
 
         turns.delay_all(&delayed);
         drop(delayed);
@@ -31,7 +38,7 @@ impl Engine {
         turns.take_newly_unread();
 
         let (work, next_work) = (&mut self.work, &mut self.next_work);
-        queued::each_work(connection, |id, row, schedule| {
+        let activity = |id, row: WorkRow, schedule| {
             let item = WorkEntry {
                 instance: row.instance,
                 execution: row.execution,
@@ -44,20 +51,17 @@ impl Engine {
                 scheduled_in: 0,
             };
             work.push(id, item, now);
-            *next_work = (*next_work).max(id.saturating_add(1));
+            last_work = last_work.max(id);
+        };
+        queued::each_work(connection, activity, |id, error| {
+            *next_work = behind(*next_work, id);
+            damaged.push(("work", id, Error::damage(error)?));
+            Ok(())
         })?;
-        room_above("messages", self.next_message)?;
-        room_above("work", self.next_work)?;
+        *next_work = behind(*next_work, last_work);
+        for (table, id, error) in damaged {
+            self.set_aside(table, id, "of which it cannot be told", &error);
+        }
         Ok(())
     }
-}
-
-/// Row ids are given out in order of arrival, so a row with the last of them is damage: nothing could ever be
-/// enqueued behind it.
-fn room_above(queue: &str, next: i64) -> Result<(), Error> {
-    if next < i64::MAX {
-        return Ok(());
-    }
-    let source = Arc::new(Error::refused("its row id leaves none for those that come after it"));
-    Err(Error::Corrupt { record: format!("the newest row of {queue}"), source })
 }

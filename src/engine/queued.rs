@@ -126,41 +126,60 @@ pub(crate) fn message_header(
 pub(crate) fn each_message(
     connection: &Connection,
     mut each: impl FnMut(MessageId, &str, MessageKind, Schedule),
+    mut unreadable: impl FnMut(i64, rusqlite::Error) -> SqlResult<()>,
 ) -> SqlResult<()> {
     let sql = "SELECT id, instance, kind, visible_at_ms, attempt FROM messages ORDER BY id";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let instance = row.get_ref(1)?.as_str()?;
-        let schedule =
-            Schedule { visible_at_ms: row.get::<_, i64>(3)?.max(0).cast_unsigned(), attempt: row.get(4)? };
-        each(row.get(0)?, instance, kind_of(row.get(2)?), schedule);
+        let id = row.get(0)?;
+        let mut read = || {
+            let instance = row.get_ref(1)?.as_str()?;
+            each(id_with_room(id)?, instance, kind_of(row.get(2)?), schedule(row, 3)?);
+            Ok(())
+        };
+        read().or_else(|error| unreadable(id, error))?;
     }
     Ok(())
+}
+
+/// Row ids are given out in order of arrival, so the last one there is, which leaves none for what comes behind it, was
+/// not given out.
+fn id_with_room(id: i64) -> SqlResult<i64> {
+    if id < i64::MAX { Ok(id) } else { Err(rusqlite::Error::IntegralValueOutOfRange(0, id)) }
+}
+
+fn schedule(row: &Row<'_>, first: usize) -> SqlResult<Schedule> {
+    let visible_at_ms = row.get::<_, i64>(first)?.max(0).cast_unsigned();
+    Ok(Schedule { visible_at_ms, attempt: row.get(first + 1)? })
 }
 
 /// Reads every waiting activity, oldest first; the records stay where they are.
 pub(crate) fn each_work(
     connection: &Connection,
     mut each: impl FnMut(WorkId, WorkRow, Schedule),
+    mut unreadable: impl FnMut(i64, rusqlite::Error) -> SqlResult<()>,
 ) -> SqlResult<()> {
     let sql = "SELECT id, instance, execution, activity, session, tag, visible_at_ms, attempt
                FROM work ORDER BY id";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let text = |column| row.get::<_, Option<String>>(column).map(|text| text.map(Arc::from));
-        let work = WorkRow {
-            instance: row.get::<_, String>(1)?.into(),
-            execution: row.get::<_, i64>(2)?.cast_unsigned(),
-            activity: row.get::<_, i64>(3)?.cast_unsigned(),
-            session: text(4)?,
-            tag: text(5)?,
-            record: Vec::new(),
+        let id = row.get(0)?;
+        let mut read = || {
+            let text = |column| row.get::<_, Option<String>>(column).map(|text| text.map(Arc::from));
+            let work = WorkRow {
+                instance: row.get::<_, String>(1)?.into(),
+                execution: row.get::<_, i64>(2)?.cast_unsigned(),
+                activity: row.get::<_, i64>(3)?.cast_unsigned(),
+                session: text(4)?,
+                tag: text(5)?,
+                record: Vec::new(),
+            };
+            each(id_with_room(id)?, work, schedule(row, 6)?);
+            Ok(())
         };
-        let schedule =
-            Schedule { visible_at_ms: row.get::<_, i64>(6)?.max(0).cast_unsigned(), attempt: row.get(7)? };
-        each(row.get(0)?, work, schedule);
+        read().or_else(|error| unreadable(id, error))?;
     }
     Ok(())
 }

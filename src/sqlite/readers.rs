@@ -31,6 +31,9 @@ use crate::options::OnOpen;
 /// Reads that are awaited and handed to the pool's threads; further ones wait before they are.
 const WAITING_READS_MAX: usize = 256;
 
+/// Connections opened with the database; further ones are when they are needed.
+const OPENED_AHEAD: usize = 8;
+
 /// A read that is to give way is interrupted this often: it may go on with its next statement.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(10);
 
@@ -106,10 +109,10 @@ impl ReaderPool {
         Self { path, connections_max, on_open, state: Mutex::new(state), changed: Condvar::new(), room, jobs }
     }
 
-    /// Opens all connections, while the path still leads to the file: a process may change its root, its user, or the
+    /// Opens all connections, or the first [`OPENED_AHEAD`] of them, while the path still leads to the file: a process may change its root, its user, or the
     /// name of a folder afterwards.
     pub(crate) fn fill(&self) -> Result<(), Error> {
-        for _ in 0..self.connections_max {
+        for _ in 0..self.connections_max.min(OPENED_AHEAD) {
             let reader = self.open()?;
             let mut state = self.state.lock();
             state.open += 1;
