@@ -120,11 +120,9 @@ impl Observer {
         self.seen().prunings.insert(instance.into());
     }
 
-    /// A reader does not find the instance.
-    pub(crate) fn misses(&self, instance: &str) {
-        if self.seen().known.contains(instance) {
-            self.note(Fact::Gone { instance: instance.into() });
-        }
+    /// Whether somebody has been told about the instance.
+    pub(crate) fn knows(&self, instance: &str) -> bool {
+        self.seen().known.contains(instance)
     }
 
     /// Everything until now.
@@ -142,10 +140,7 @@ impl Seen {
         });
         let surprises = self.surprises.iter().map(|what| format!("SURPRISE: {what}"));
         let wrong: Vec<String> = wrong.chain(surprises).collect();
-        match wrong.first() {
-            Some(first) => Err(format!("{first} (and {} more)", wrong.len() - 1)),
-            None => Ok(()),
-        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n    ")) }
     }
 
     /// How many facts there are of each kind.

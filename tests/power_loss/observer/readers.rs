@@ -98,8 +98,12 @@ impl<'a> Outside<'a> {
     }
 
     async fn info(&self, id: &str) -> Result<Option<(u64, String)>, Over> {
+        // Asked before: others may see it while this looks.
+        let was_there = self.observer.knows(id);
         let Some(info) = self.answered(self.forebay.get_instance_info(id).await)? else {
-            self.observer.misses(id);
+            if was_there {
+                self.observer.note(Fact::Gone { instance: id.into() });
+            }
             return Ok(None);
         };
         let (execution, status) = (info.current_execution_id, info.status);
