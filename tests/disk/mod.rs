@@ -26,6 +26,7 @@ mod vfs;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use locks::Locks;
 use random::Random;
@@ -33,6 +34,9 @@ use rusqlite::ffi;
 use stored::Stored;
 pub(crate) use stored::Survival;
 use tempfile::TempDir;
+
+/// How long a slow sync waits for other operations.
+const SLOW_SYNC_MAX: Duration = Duration::from_micros(500);
 
 /// What is on a disk without power.
 pub(crate) type Image = BTreeMap<String, Vec<u8>>;
@@ -116,6 +120,8 @@ struct State {
     /// The kind that fails for good.
     lasting: Option<(Io, Planned)>,
     lies: Lies,
+    /// See [`Disk::slow_syncs`].
+    slow_syncs: u64,
     next_holder: u64,
 }
 
@@ -215,6 +221,12 @@ impl Disk {
         self.state().lies = lies;
     }
 
+    /// A sync of the log does not begin before this many other operations have, if they come soon: what is committed
+    /// stays a while without being durable.
+    pub(crate) fn slow_syncs(&self, operations: u64) {
+        self.state().slow_syncs = operations;
+    }
+
     /// What is found when the power comes back.
     pub(crate) fn survivor(&self, survival: Survival, seed: u64) -> Image {
         self.state().survivor(survival, &mut Random::new(seed))
@@ -231,6 +243,24 @@ impl Shared {
     /// A test that panicked while it held the lock left nothing half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Holds a sync up, as far as it is to be slow.
+    fn hold_sync(&self, file: usize) {
+        let begin = {
+            let state = self.state();
+            if state.slow_syncs == 0 || !state.name_of(file).ends_with("-wal") {
+                return;
+            }
+            state.number() + state.slow_syncs
+        };
+        let end = Instant::now() + SLOW_SYNC_MAX;
+        let waits = |state: &State| !state.is_off && state.number() < begin;
+        while Instant::now() < end && waits(&self.state()) {
+            std::thread::sleep(Duration::from_micros(20));
+        }
     }
 }
 

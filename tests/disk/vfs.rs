@@ -264,6 +264,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, length: ffi::sqlite3
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
     // SAFETY: see the module.
     let handle = unsafe { handle(file) };
+    handle.disk.hold_sync(handle.file);
     let synced = with(handle, |state| state.sync(handle.file, handle.sync_folder));
     handle.sync_folder &= synced.is_err();
     code(synced)

@@ -12,6 +12,8 @@ mod disk;
 mod engine_support;
 #[path = "../loads/mod.rs"]
 mod loads;
+#[cfg(feature = "duroxide")]
+mod observer;
 mod trial;
 
 /// The same cuts for every load.

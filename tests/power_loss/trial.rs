@@ -84,7 +84,7 @@ pub(crate) fn cut_at_random<L: Load>(name: &str, load: L, setting: Setting, cuts
     judge_all(name, load, setting, seed, (0..cuts).map(trial).collect())
 }
 
-fn some_survival(random: &mut Random, cut: u64) -> Survival {
+pub(crate) fn some_survival(random: &mut Random, cut: u64) -> Survival {
     match random.below(5) {
         0 => Survival::Before(cut),
         1 => Survival::Before(cut.saturating_sub(random.next() % 12)),
