@@ -93,7 +93,8 @@ impl Trial {
             }
             images.push(image.clone());
             if let Err(what) = look(image, &seen) {
-                wrong.push(format!("cut {}, slow {}, {survival:?}, seed {seed}: {what}", self.cut, self.slow));
+                wrong
+                    .push(format!("cut {}, slow {}, {survival:?}, seed {seed}: {what}", self.cut, self.slow));
             }
         }
         Outcome { images: images.len(), facts: seen.facts.len(), is_reached: disk.is_off(), wrong }
@@ -175,12 +176,27 @@ fn every_kind_of_fact_is_seen() {
         disk.slow_syncs(8);
         THROUGH_THE_PROVIDER(&disk, &observer);
         let mut kinds = std::collections::BTreeMap::<String, usize>::new();
-        for (io, name) in disk.trace() { *kinds.entry(format!("{io:?} {name}")).or_default() += 1; }
+        for (io, name) in disk.trace() {
+            *kinds.entry(format!("{io:?} {name}")).or_default() += 1;
+        }
         println!("{kinds:?}");
     }
-    for kind in
-        ["StartTaken", "RaiseTaken", "WorkTaken", "Started", "History", "Status", "Count", "Info", "Latest", "Listed", "Totals", "Timers", "Gone", "Pruned"]
-    {
+    for kind in [
+        "StartTaken",
+        "RaiseTaken",
+        "WorkTaken",
+        "Started",
+        "History",
+        "Status",
+        "Count",
+        "Info",
+        "Latest",
+        "Listed",
+        "Totals",
+        "Timers",
+        "Gone",
+        "Pruned",
+    ] {
         assert!(seen.kinds().contains_key(kind), "nothing of {kind} is seen: {:?}", seen.kinds());
     }
 }

@@ -15,30 +15,73 @@ use super::found::{Found, FoundInstance};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fact {
     /// A client was told that its start is taken.
-    StartTaken { instance: String },
+    StartTaken {
+        instance: String,
+    },
     /// A client was told that its event is taken; its data is unlike any other's.
-    RaiseTaken { instance: String, data: String },
+    RaiseTaken {
+        instance: String,
+        data: String,
+    },
     /// A client was told that an activity of no orchestration is taken.
     WorkTaken(WorkItem),
     /// An activity was started: it acts on the world.
-    Started { instance: String, execution: u64, id: Option<u64>, input: String },
+    Started {
+        instance: String,
+        execution: u64,
+        id: Option<u64>,
+        input: String,
+    },
     /// An activity was told that it is cancelled.
-    Cancelled { instance: String, execution: u64, id: u64 },
-    History { instance: String, execution: u64, events: Vec<Event> },
+    Cancelled {
+        instance: String,
+        execution: u64,
+        id: u64,
+    },
+    History {
+        instance: String,
+        execution: u64,
+        events: Vec<Event>,
+    },
     /// Custom status, which counts its own changes.
-    Status { instance: String, version: u64, text: Option<String> },
+    Status {
+        instance: String,
+        version: u64,
+        text: Option<String>,
+    },
     /// The key-value `count`, which these loads only ever raise.
-    Count { instance: String, count: u64 },
-    Info { instance: String, execution: u64, status: String, output: Option<String> },
-    Latest { instance: String, execution: u64 },
+    Count {
+        instance: String,
+        count: u64,
+    },
+    Info {
+        instance: String,
+        execution: u64,
+        status: String,
+        output: Option<String>,
+    },
+    Latest {
+        instance: String,
+        execution: u64,
+    },
     Listed(Vec<String>),
-    Totals { instances: u64, executions: u64, completed: u64, events: u64 },
+    Totals {
+        instances: u64,
+        executions: u64,
+        completed: u64,
+        events: u64,
+    },
     /// Timers that wait; those of these loads are never due.
     Timers(usize),
     /// A client was told that it is deleted, or a reader no longer found what it had seen.
-    Gone { instance: String },
+    Gone {
+        instance: String,
+    },
     /// A client was told that the executions before this one are pruned.
-    Pruned { instance: String, below: u64 },
+    Pruned {
+        instance: String,
+        below: u64,
+    },
 }
 
 impl Fact {
@@ -161,7 +204,9 @@ impl Seen {
 
     fn check(&self, fact: &Fact, found: &Found) -> Result<(), String> {
         match fact {
-            Fact::WorkTaken(item) => check(found.work.contains(item) || self.ran.contains(item), "the activity"),
+            Fact::WorkTaken(item) => {
+                check(found.work.contains(item) || self.ran.contains(item), "the activity")
+            }
             Fact::Listed(ids) => ids.iter().try_for_each(|id| {
                 check(found.instances.contains_key(id) || self.may_be_gone(id), "a listed instance")
             }),
@@ -194,16 +239,23 @@ impl Seen {
                 check(of.events().any(|event| takes(&event.kind)) || (pruned && of.is_pruned()), "the event")
             }
             Fact::Started { execution, id, input, .. } => {
-                let scheduled = |event: &Event| matches!(&event.kind, EventKind::ActivityScheduled { input: it, .. }
-                    if it == input && id.is_none_or(|id| id == event.event_id));
-                of.check_in(*execution, pruned, |events| check(events.iter().any(scheduled), "what scheduled it"))
+                let scheduled = |event: &Event| {
+                    matches!(&event.kind, EventKind::ActivityScheduled { input: it, .. }
+                    if it == input && id.is_none_or(|id| id == event.event_id))
+                };
+                of.check_in(*execution, pruned, |events| {
+                    check(events.iter().any(scheduled), "what scheduled it")
+                })
             }
             Fact::Cancelled { execution, id, .. } => {
                 let cancels = |event: &Event| {
-                    event.source_event_id == Some(*id) && matches!(event.kind, EventKind::ActivityCancelRequested { .. })
+                    event.source_event_id == Some(*id)
+                        && matches!(event.kind, EventKind::ActivityCancelRequested { .. })
                 };
                 let deleted = self.may_be_gone(fact.instance());
-                of.check_in(*execution, pruned, |events| check(deleted || events.iter().any(cancels), "what cancelled it"))
+                of.check_in(*execution, pruned, |events| {
+                    check(deleted || events.iter().any(cancels), "what cancelled it")
+                })
             }
             Fact::History { execution, events, .. } => of.check_in(*execution, pruned, |there| {
                 check(there.starts_with(events), &format!("{} events of {}", there.len(), events.len()))
@@ -215,11 +267,15 @@ impl Seen {
             Fact::Count { count, .. } => check(of.count >= *count, &format!("the count is {}", of.count)),
             Fact::Info { execution, status, output, .. } => {
                 check(of.latest() >= *execution, "the execution")?;
-                let Some(there) = of.executions.get(execution).filter(|_| status != "Running") else { return Ok(()) };
+                let Some(there) = of.executions.get(execution).filter(|_| status != "Running") else {
+                    return Ok(());
+                };
                 check(there.status == *status && there.output == *output, &format!("it is {}", there.status))
             }
             Fact::Latest { execution, .. } => check(of.latest() >= *execution, "the execution"),
-            Fact::Pruned { below, .. } => check(!of.executions.keys().any(|no| no < below), "it is there again"),
+            Fact::Pruned { below, .. } => {
+                check(!of.executions.keys().any(|no| no < below), "it is there again")
+            }
             _ => Ok(()),
         }
     }
@@ -232,7 +288,11 @@ fn check(holds: bool, what: &str) -> Result<(), String> {
 fn shortened(fact: &Fact) -> String {
     let shown = match fact {
         Fact::History { instance, execution, events } => {
-            format!("History of {instance}, execution {execution}, {} events, last {:?}", events.len(), events.last())
+            format!(
+                "History of {instance}, execution {execution}, {} events, last {:?}",
+                events.len(),
+                events.last()
+            )
         }
         other => format!("{other:?}"),
     };

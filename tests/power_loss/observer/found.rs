@@ -70,9 +70,12 @@ impl Found {
     /// Opens the disk and looks at everything.
     pub(crate) fn on(disk: &Disk) -> Result<Self, String> {
         let clock = ManualClock::new(START_MS);
-        let forebay = options().clock(clock.clone()).open(disk.path()).map_err(|error| format!("opening: {error}"))?;
+        let forebay =
+            options().clock(clock.clone()).open(disk.path()).map_err(|error| format!("opening: {error}"))?;
         let integrity: rusqlite::Result<String> = forebay
-            .on_writer_connection(|connection| connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)))
+            .on_writer_connection(|connection| {
+                connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            })
             .map_err(|error| error.to_string())?;
         if integrity.as_deref() != Ok("ok") {
             return Err(format!("integrity_check says {integrity:?}"));
@@ -116,7 +119,8 @@ impl Found {
 
     /// Whether the start was taken up, or waits.
     pub(crate) fn has_start(&self, id: &str) -> bool {
-        let starts = |item: &WorkItem| matches!(item, WorkItem::StartOrchestration { instance, .. } if instance == id);
+        let starts =
+            |item: &WorkItem| matches!(item, WorkItem::StartOrchestration { instance, .. } if instance == id);
         self.instances.contains_key(id) || self.messages.iter().any(starts)
     }
 
@@ -139,7 +143,9 @@ async fn instance(forebay: &Forebay, id: &str) -> FoundInstance {
         let info = forebay.get_execution_info(id, execution).await.expect("it is there");
         let events = forebay.read_with_execution(id, execution).await.expect("it decodes");
         assert_eq!(info.event_count, events.len(), "as many events as are counted");
-        found.executions.insert(execution, FoundExecution { status: info.status, output: info.output, events });
+        found
+            .executions
+            .insert(execution, FoundExecution { status: info.status, output: info.output, events });
     }
     found
 }

@@ -37,7 +37,8 @@ async fn hosted(forebay: Forebay, disk: &Disk, observer: &Arc<Observer>) {
         observability: ObservabilityConfig { log_level: "off,off".into(), ..Default::default() },
         ..Default::default()
     };
-    let runtime = Runtime::start_with_options(provider.clone(), activities(observer), orchestrations(), options).await;
+    let runtime =
+        Runtime::start_with_options(provider.clone(), activities(observer), orchestrations(), options).await;
     let client = Client::new(provider);
     let outside = Outside::new(forebay, observer, disk);
     let clients = async {

@@ -48,7 +48,9 @@ impl Making {
                 let turn = Turn::of(item.execution_id, Vec::new());
                 return Self { instance, turn, history: item.history.clone(), next_id };
             }
-            (true, _) => Self { turn: Turn::starting(&instance, 1), instance, history: Vec::new(), next_id: 2 },
+            (true, _) => {
+                Self { turn: Turn::starting(&instance, 1), instance, history: Vec::new(), next_id: 2 }
+            }
             (false, true) => {
                 let turn = Turn::starting(&instance, item.execution_id + 1);
                 Self { turn, instance, history: Vec::new(), next_id: 2 }
@@ -99,7 +101,15 @@ impl Making {
             tag: None,
         });
         let (instance, execution_id) = (self.instance.clone(), execution);
-        let item = WorkItem::ActivityExecute { instance, execution_id, id, name, input, session_id: None, tag: None };
+        let item = WorkItem::ActivityExecute {
+            instance,
+            execution_id,
+            id,
+            name,
+            input,
+            session_id: None,
+            tag: None,
+        };
         self.turn.work.push(item);
     }
 
@@ -114,7 +124,9 @@ impl Making {
                     _ => self.schedule(),
                 }
             }
-            WorkItem::ActivityCompleted { execution_id, id, result, .. } if *execution_id == self.turn.execution => {
+            WorkItem::ActivityCompleted { execution_id, id, result, .. }
+                if *execution_id == self.turn.execution =>
+            {
                 self.push_about(Some(*id), EventKind::ActivityCompleted { result: result.clone() });
             }
             _ => {}
@@ -138,7 +150,8 @@ impl Making {
             let answers = |event: &Event| event.source_event_id == Some(id);
             self.history.iter().chain(&self.turn.history).any(answers)
         };
-        let scheduled = self.history.iter().filter(|event| matches!(event.kind, EventKind::ActivityScheduled { .. }));
+        let scheduled =
+            self.history.iter().filter(|event| matches!(event.kind, EventKind::ActivityScheduled { .. }));
         let open = scheduled.map(|event| event.event_id).find(|id| !has_answered(*id));
         let Some(activity_id) = open else { return };
         self.push_about(Some(activity_id), EventKind::ActivityCancelRequested { reason: "no more".into() });
