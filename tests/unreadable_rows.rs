@@ -7,11 +7,12 @@ mod engine_support;
 
 use std::time::Duration;
 
-use duroxide::providers::{Provider, TagFilter, WorkItem};
+use duroxide::EventKind;
+use duroxide::providers::{InstanceFilter, Provider, ProviderAdmin, TagFilter, WorkItem};
 use engine_support::polled::{Hold, Polled};
 use engine_support::{
     HOUR, LOCK, Place, Turn, activity, begin, bounded, break_chain, completed, depths, enqueue, enqueue_work,
-    fetch, fetch_work, heard, raised, start,
+    event, fetch, fetch_work, heard, raised, start,
 };
 use forebay::{Durability, Forebay, Options};
 
@@ -252,6 +253,62 @@ async fn a_damaged_column_of_one_queued_row_keeps_no_database_from_opening() {
         // It stays where it is.
         let forebay = place.open(Options::default());
         assert_eq!(forebay.stats().set_aside, 1, "{damage}");
+        forebay.close().expect("it closes");
+    }
+}
+
+/// Deleting in bulk leaves what is damaged where it is, and takes the others; nobody else is rolled back for it again.
+#[tokio::test]
+async fn deleting_in_bulk_goes_past_what_is_damaged() {
+    for table in ["messages", "history", "executions", "kv", "instances"] {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        for instance in ["bad", "good 1", "good 2"] {
+            let mut turn = Turn::first(instance).ending("Completed");
+            if instance == "bad" {
+                let set = |key: &str, value| EventKind::KeyValueSet {
+                    key: key.into(),
+                    value,
+                    last_updated_at_ms: 1,
+                };
+                match table {
+                    "history" => turn.history.push(heard("bad", 2, &long())),
+                    "executions" => turn.metadata.output = Some(long()),
+                    "kv" => turn.history.push(event("bad", 1, 2, set("k", long()))),
+                    "instances" => {
+                        let kind = EventKind::CustomStatusUpdated { status: Some(long()) };
+                        turn.history.push(event("bad", 1, 2, kind));
+                    }
+                    _ => {}
+                }
+            }
+            begin(&forebay, instance, turn).await;
+        }
+        if table == "messages" {
+            enqueue(&forebay, long_event("bad")).await;
+        }
+        forebay.close().expect("it closes");
+        break_chain(&place, table);
+        let forebay = place.open(Options::default());
+        let all = InstanceFilter::default;
+        // The first one may find it, and then nothing of its batch has happened.
+        let (mut deleted, mut rolled_back) = (0, 0);
+        for n in 0..5 {
+            let beside = forebay.enqueue_for_orchestrator(start(&format!("other {n}")), None);
+            let (bulk, beside) = tokio::join!(forebay.delete_instance_bulk(all()), beside);
+            match bulk {
+                Ok(result) => deleted += result.instances_deleted,
+                Err(error) => assert!(n < 2 && error.is_retryable(), "{table}: {error}"),
+            }
+            rolled_back += u32::from(beside.is_err());
+        }
+        assert!(rolled_back <= 1, "{table}: {rolled_back} neighbours were rolled back");
+        let expected = if table == "messages" { 3 } else { 2 };
+        assert_eq!(deleted, expected, "{table}");
+        if table != "messages" {
+            let error = forebay.delete_instance("bad", true).await.expect_err("it cannot be deleted");
+            assert!(!error.is_retryable() && error.message.contains("bad"), "{table}: {error}");
+        }
         forebay.close().expect("it closes");
     }
 }

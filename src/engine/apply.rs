@@ -66,7 +66,13 @@ impl Engine {
             Op::DeleteBulk(filter) => self.delete_bulk(&filter).map(Reply::Deleted),
             Op::Prune { id, options } => self.prune(&id, &options).map(Reply::Pruned),
             Op::PruneBulk { filter, options } => self.prune_bulk(&filter, &options).map(Reply::Pruned),
-            Op::Tree { root } => Ok(Reply::Ids(self.tree(&root)?.all)),
+            Op::Tree { root } => {
+                if let Some(known) = self.undeletable(&root) {
+                    return Err(known);
+                }
+                let tree = self.tree(&root);
+                Ok(Reply::Ids(self.note_undeletable(&root, tree)?.all))
+            }
             Op::QueueDepths => Ok(Reply::Depths(self.queue_depths())),
             Op::Read(read) => {
                 // Sees the batch so far, as a read on a second connection would see what was acknowledged:

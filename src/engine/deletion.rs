@@ -85,14 +85,17 @@ impl Engine {
     }
 
     pub(super) fn delete(&mut self, ids: &[String], force: bool) -> Result<DeleteInstanceResult, Stop> {
-        let connection = self.connection.connection();
         let doomed: HashSet<&str> = ids.iter().map(String::as_str).collect();
         for id in ids {
-            if !force && status(connection, id)?.as_deref() == Some(RUNNING) {
+            if let Some(known) = self.undeletable(id) {
+                return Err(known);
+            }
+            if !force && status(self.connection.connection(), id)?.as_deref() == Some(RUNNING) {
                 let text = format!("instance {id} is still running: cancel it first, or delete with force");
                 return Err(self.refused_about(ids, text));
             }
-            let waiting = self.waiting_children(id)?;
+            let waiting = self.waiting_children(id);
+            let waiting = self.note_undeletable(id, waiting)?;
             if let Some(child) = waiting.iter().find(|child| !force && doomed.contains(child.as_str())) {
                 let text = format!(
                     "instance {child} is still running (it waits to be started by {id}): let it end first, \
@@ -100,7 +103,7 @@ impl Engine {
                 );
                 return Err(self.refused_about(&[id.clone(), child.clone()], text));
             }
-            let mut children = reads::list_children(connection, id)?;
+            let mut children = reads::list_children(self.connection.connection(), id)?;
             children.extend(waiting);
             if let Some(child) = children.iter().find(|child| !doomed.contains(child.as_str())) {
                 let text = format!(
@@ -112,7 +115,8 @@ impl Engine {
         }
         let mut result = DeleteInstanceResult::default();
         for id in doomed {
-            self.delete_one(id, &mut result)?;
+            let deleted = self.delete_one(id, &mut result);
+            self.note_undeletable(id, deleted)?;
         }
         Ok(result)
     }
@@ -163,12 +167,17 @@ impl Engine {
     pub(super) fn delete_bulk(&mut self, filter: &InstanceFilter) -> Result<DeleteInstanceResult, Stop> {
         let mut result = DeleteInstanceResult::default();
         self.each_matching(filter, Select::FinishedTrees, |engine, root| {
-            let tree = engine.tree(root)?;
-            if !tree.waiting.is_empty() {
+            if engine.undeletable(root).is_some() {
+                return Ok(false);
+            }
+            let tree = engine.tree(root);
+            let tree = engine.note_undeletable(root, tree).map_err(may_be_tried_again)?;
+            if !tree.waiting.is_empty() || tree.all.iter().any(|id| engine.undeletable(id).is_some()) {
                 return Ok(false);
             }
             for id in tree.all {
-                engine.delete_one(&id, &mut result)?;
+                let deleted = engine.delete_one(&id, &mut result);
+                engine.note_undeletable(&id, deleted).map_err(may_be_tried_again)?;
             }
             Ok(true)
         })?;
@@ -247,6 +256,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// The next time what is damaged is known, and passed by.
+fn may_be_tried_again(stop: Stop) -> Stop {
+    match stop {
+        Stop::Batch(error) => Stop::Batch(Error::RolledBack { source: Arc::new(error) }),
+        refused => refused,
     }
 }
 

@@ -61,7 +61,7 @@ use crate::queue::{
 };
 use crate::sqlite::{self, Soon, WriteConnection};
 use undo::Undo;
-use unreadable::Suspect;
+use unreadable::{Suspect, Undeletable};
 
 /// How much the decoded items of waiting messages may take in memory; the others are read when they are due.
 const BODIES_BYTES_MAX: usize = 32 << 20;
@@ -138,6 +138,7 @@ pub(crate) struct Engine {
     /// Histories that were found damaged, with the execution: to read them again in a batch that writes would roll
     /// that back.
     damaged_histories: HashMap<Arc<str>, (u64, Error)>,
+    undeletable: Undeletable,
     /// Since when fetches are held for grants on their way.
     held_since: Option<Instant>,
     message_changes: Changes<MessageRow>,
@@ -207,6 +208,7 @@ impl Engine {
             doomed: None,
             met_damage: false,
             damaged_histories: HashMap::new(),
+            undeletable: Undeletable::default(),
             held_since: None,
             message_changes: Changes::default(),
             work_changes: Changes::default(),
@@ -261,8 +263,9 @@ impl Engine {
         self.attempts_only &= self.message_changes.is_attempts_only() && self.work_changes.is_attempts_only();
         self.connection.begin()?;
         self.has_begun = true;
-        queued::flush_messages(self.connection.connection(), &mut self.message_changes)?;
-        queued::flush_work(self.connection.connection(), &mut self.work_changes)?;
+        let connection = self.connection.connection();
+        queued::flush_messages(connection, &mut self.message_changes, &mut self.undeletable.messages)?;
+        queued::flush_work(connection, &mut self.work_changes, &mut self.undeletable.work)?;
         Ok(())
     }
 

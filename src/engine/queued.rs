@@ -1,5 +1,6 @@
 //! Every statement the writer runs on the rows of the two queues: load at open, flush at the end of a batch.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -41,7 +42,38 @@ fn kind_of(code: i64) -> MessageKind {
     }
 }
 
-pub(crate) fn flush_messages(connection: &Connection, changes: &mut Changes<MessageRow>) -> SqlResult<()> {
+/// Rows that cannot be deleted because they are damaged: found once, at the price of a batch, and left where they are
+/// from then on.
+pub(crate) type Undeletable = HashSet<i64>;
+
+/// How many of them are remembered.
+const UNDELETABLE_MAX: usize = 4096;
+
+fn delete(
+    connection: &Connection,
+    sql: &'static str,
+    id: i64,
+    undeletable: &mut Undeletable,
+) -> SqlResult<()> {
+    if undeletable.contains(&id) {
+        return Ok(());
+    }
+    let deleted = connection.prepare_cached(sql)?.execute([id]);
+    if let Err(error) = &deleted
+        && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
+        && undeletable.len() < UNDELETABLE_MAX
+    {
+        tracing::error!(id, sql, %error, "a row cannot be deleted: it is damaged, and stays as it is");
+        undeletable.insert(id);
+    }
+    deleted.map(|_rows| ())
+}
+
+pub(crate) fn flush_messages(
+    connection: &Connection,
+    changes: &mut Changes<MessageRow>,
+    undeletable: &mut Undeletable,
+) -> SqlResult<()> {
     for (id, change) in changes.drain() {
         match change {
             Change::Insert(row, schedule) => {
@@ -57,15 +89,17 @@ pub(crate) fn flush_messages(connection: &Connection, changes: &mut Changes<Mess
                 ])?;
             }
             Change::Update(schedule) => reschedule(connection, "messages", id, schedule)?,
-            Change::Delete => {
-                connection.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([id])?;
-            }
+            Change::Delete => delete(connection, "DELETE FROM messages WHERE id = ?1", id, undeletable)?,
         }
     }
     Ok(())
 }
 
-pub(crate) fn flush_work(connection: &Connection, changes: &mut Changes<WorkRow>) -> SqlResult<()> {
+pub(crate) fn flush_work(
+    connection: &Connection,
+    changes: &mut Changes<WorkRow>,
+    undeletable: &mut Undeletable,
+) -> SqlResult<()> {
     for (id, change) in changes.drain() {
         match change {
             Change::Insert(row, schedule) => {
@@ -84,9 +118,7 @@ pub(crate) fn flush_work(connection: &Connection, changes: &mut Changes<WorkRow>
                 ])?;
             }
             Change::Update(schedule) => reschedule(connection, "work", id, schedule)?,
-            Change::Delete => {
-                connection.prepare_cached("DELETE FROM work WHERE id = ?1")?.execute([id])?;
-            }
+            Change::Delete => delete(connection, "DELETE FROM work WHERE id = ?1", id, undeletable)?,
         }
     }
     Ok(())

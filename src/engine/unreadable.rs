@@ -9,10 +9,11 @@
 //! and may try again; what fails again and again is held back for a while, so that one bad sector does not stop
 //! everything behind it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, TurnLease};
+use super::{Engine, Stop, TurnLease, queued};
 use crate::buffer::Counters;
 use crate::error::Error;
 use crate::queue::{InstanceNo, WorkId};
@@ -28,6 +29,15 @@ const SUSPECTS_MAX: usize = 64;
 
 /// How many histories that were found damaged are remembered.
 const DAMAGED_HISTORIES_MAX: usize = 1024;
+
+/// What could not be deleted, because it is damaged.
+#[derive(Default)]
+pub(super) struct Undeletable {
+    pub(super) messages: queued::Undeletable,
+    pub(super) work: queued::Undeletable,
+    /// Instances, with what was found.
+    instances: HashMap<String, Error>,
+}
 
 /// Something that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,6 +102,30 @@ impl Engine {
 
     fn log_set_aside(&self, table: &str, id: i64, instance: &str, error: &Error) {
         tracing::error!(table, id, instance, %error, "a row is set aside: it is damaged, and stays as it is");
+    }
+
+    /// What became of deleting an instance, or of looking at what goes with it. Damage costs its batch, for SQLite writes
+    /// nothing more in a transaction that has met any; it is remembered, and does so once.
+    pub(super) fn note_undeletable<T>(&mut self, id: &str, outcome: Result<T, Stop>) -> Result<T, Stop> {
+        if let Err(Stop::Batch(error)) = &outcome
+            && error.is_damage()
+        {
+            tracing::error!(instance = id, %error, "an instance cannot be deleted: its rows are damaged");
+            if self.undeletable.instances.len() < DAMAGED_HISTORIES_MAX {
+                self.undeletable.instances.insert(id.to_owned(), error.clone());
+            }
+        }
+        outcome
+    }
+
+    /// Why an instance cannot be deleted, if that is known.
+    pub(super) fn undeletable(&self, id: &str) -> Option<Stop> {
+        let found = self.undeletable.instances.get(id)?;
+        let text = format!(
+            "instance {id} cannot be deleted, because its rows are damaged ({found}): close the database and \
+             recover it with SQLite's shell (.recover), or restore a backup"
+        );
+        Some(Stop::Refused { error: Error::refused(text), stands: true })
     }
 
     /// What was found when a history was last read, if that was damage.
