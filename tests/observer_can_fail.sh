@@ -7,9 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 copy=target/observer-broken
+# Its own: cargo takes both trees for the same package, and would leave the broken one in the place of the sound one.
+built=target/observer-broken-built
 only=${1:-}
 run() {
-    cargo test --quiet --release --manifest-path $copy/Cargo.toml --target-dir target --features test-hooks \
+    cargo test --quiet --release --manifest-path $copy/Cargo.toml --target-dir $built --features test-hooks \
         --test power_loss -- "$@"
 }
 

@@ -170,17 +170,6 @@ fn random_with_the_runtime() {
 #[test]
 fn every_kind_of_fact_is_seen() {
     let (_, seen) = undisturbed(THROUGH_THE_PROVIDER);
-    println!("{:?}", seen.kinds());
-    {
-        let (disk, observer) = (Disk::new(), Arc::new(Observer::default()));
-        disk.slow_syncs(8);
-        THROUGH_THE_PROVIDER(&disk, &observer);
-        let mut kinds = std::collections::BTreeMap::<String, usize>::new();
-        for (io, name) in disk.trace() {
-            *kinds.entry(format!("{io:?} {name}")).or_default() += 1;
-        }
-        println!("{kinds:?}");
-    }
     for kind in [
         "StartTaken",
         "RaiseTaken",

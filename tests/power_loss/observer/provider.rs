@@ -1,7 +1,5 @@
 //! The load through the provider: clients, the loop of a runtime, activities and readers, all at once.
 
-use std::time::Duration;
-
 use duroxide::providers::{Provider, ProviderAdmin, PruneOptions, TagFilter, WorkItem};
 use forebay::ManualClock;
 
@@ -48,6 +46,7 @@ async fn everybody(outside: &Outside<'_>) {
         clients,
         outside.keep_on(async || outside.turn().await),
         outside.keep_on(async || outside.turn().await),
+        outside.keep_on(async || outside.activity().await),
         outside.keep_on(async || outside.activity().await),
         outside.keep_on(async || outside.activity().await),
         outside.read_all(&READ),
@@ -178,7 +177,8 @@ impl Outside<'_> {
             self.answered(self.forebay.abandon_work_item(&token, None, false).await)?;
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_micros(200)).await;
+        // Others get on meanwhile: it may be cancelled.
+        tokio::task::yield_now().await;
         let renewed = self.answered(self.forebay.renew_work_item_lock(&token, LOCK).await)?;
         let mut completion = completed(&instance, id);
         if let WorkItem::ActivityCompleted { execution_id, .. } = &mut completion {

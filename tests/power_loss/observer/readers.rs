@@ -162,6 +162,10 @@ impl<'a> Outside<'a> {
         if let Some(ids) = self.answered(self.forebay.list_children(id).await)? {
             self.observer.note(Fact::Listed(ids));
         }
+        Ok(())
+    }
+
+    async fn read_depths(&self) -> Result<(), Over> {
         if let Some(depths) = self.answered(self.forebay.get_queue_depths().await)? {
             self.observer.note(Fact::Timers(depths.timer_queue));
         }
@@ -173,7 +177,8 @@ impl<'a> Outside<'a> {
         let points = self.keep_on(async || each(ids, async |id| self.read_points(id).await).await);
         let histories = self.keep_on(async || each(ids, async |id| self.read_histories(id).await).await);
         let lists = self.keep_on(async || each(ids, async |id| self.read_lists(id).await).await);
-        tokio::join!(points, histories, lists);
+        let depths = self.keep_on(async || self.read_depths().await);
+        tokio::join!(points, histories, lists, depths);
     }
 }
 
