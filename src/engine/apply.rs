@@ -71,7 +71,18 @@ impl Engine {
                     return Err(known);
                 }
                 let tree = self.tree(&root);
-                Ok(Reply::Ids(self.note_undeletable(&root, tree)?.all))
+                match self.note_undeletable(&root, tree) {
+                    Ok(tree) => Ok(Reply::Ids(tree.all)),
+                    // It has read, and no transaction is open: nobody else is concerned.
+                    Err(Stop::Batch(error)) if error.is_damage() => {
+                        Err(Stop::Refused { error, stands: true })
+                    }
+                    Err(Stop::Batch(error)) => Err(Stop::Refused {
+                        error: Error::RolledBack { source: Arc::new(error) },
+                        stands: true,
+                    }),
+                    Err(refused) => Err(refused),
+                }
             }
             Op::QueueDepths => Ok(Reply::Depths(self.queue_depths())),
             Op::Read(read) => {

@@ -390,7 +390,7 @@ impl Store for Engine {
         self.is_behind = true;
     }
 
-    /// What changes leases and sessions alone, and what is refused because there is no such lease.
+    /// What changes leases and sessions alone, what only reads, and what is refused because there is no such lease.
     fn needs_no_commit(&self, submitted: &Submitted) -> bool {
         let at = submitted.at;
         let writes = |abandon: &Abandon| abandon.delay.is_some() || abandon.ignore_attempt;
@@ -399,6 +399,7 @@ impl Store for Engine {
             | Op::RenewWork(_)
             | Op::RenewSessions { .. }
             | Op::SweepSessions
+            | Op::Tree { .. }
             | Op::QueueDepths => true,
             Op::AbandonTurn(abandon) => !writes(abandon) || !self.turn_leases.is_held(abandon.lease, at),
             Op::AbandonWork(abandon) => !writes(abandon) || !self.work_leases.is_held(abandon.lease, at),
