@@ -8,12 +8,12 @@ mod engine_support;
 use std::time::Duration;
 
 use duroxide::EventKind;
-use duroxide::providers::{Provider, TagFilter};
+use duroxide::providers::{InstanceFilter, Provider, ProviderAdmin, PruneOptions, TagFilter};
 use engine_support::{
-    LOCK, Place, Turn, activity, begin, bounded, enqueue, enqueue_work, event, fetch, heard, raised, routed,
-    session, start, started_event,
+    LOCK, Place, Turn, activity, begin, bounded, continued, enqueue, enqueue_work, event, fetch, heard,
+    raised, routed, session, start, started_event,
 };
-use forebay::Options;
+use forebay::{Durability, Forebay, Options};
 
 /// Runs a statement on the rows of a database that is not open otherwise.
 fn damage(place: &Place, sql: &str) {
@@ -174,7 +174,7 @@ async fn a_queue_with_the_last_row_id_in_it_goes_on_before_it() {
         enqueue_work(&forebay, activity("a", 2)).await;
         forebay.close().expect("it closes");
         damage(&place, &format!("UPDATE {table} SET id = {}", i64::MAX));
-        // It leaves none for what comes behind it, so nobody has given it out: the row is set aside.
+        // It leaves none for what comes behind it, so it cannot have been given out: the row is set aside.
         let forebay = place.open(Options::default());
         assert_eq!(forebay.stats().set_aside, 1, "{table}");
         enqueue(&forebay, start("b")).await;
@@ -236,5 +236,55 @@ async fn instances_with_impossible_numbers_of_events_are_counted_and_deleted() {
     let ids = ids.map(str::to_owned);
     let deleted = bounded(admin.delete_instances_atomic(&ids, true)).await.expect("they are deleted");
     assert_eq!(deleted.instances_deleted, 4);
+    forebay.close().expect("it closes");
+}
+
+/// An instance that has continued as new, and has had two turns since.
+async fn begin_twice(forebay: &Forebay, id: &str) {
+    let mut first = Turn::first(id).ending("ContinuedAsNew");
+    first.messages.push(continued(id, "{}"));
+    begin(forebay, id, first).await;
+    let next = fetch(forebay).await.expect("the next execution");
+    bounded(Turn::starting(id, 2).ack(forebay, &next.token)).await.expect("it is written");
+    enqueue(forebay, raised(id, "bell")).await;
+    let more = fetch(forebay).await.expect("the bell");
+    let heard = event(id, 2, 2, EventKind::ExternalEvent { name: "bell".into(), data: String::new() });
+    bounded(Turn::of(2, vec![heard]).ack(forebay, &more.token)).await.expect("it is written");
+}
+
+/// Formerly one id that was no text kept everybody from being listed, pruned and deleted.
+#[tokio::test]
+async fn instances_whose_ids_are_no_text_are_passed_by() {
+    let place = Place::new();
+    let options = Options::default().durability(Durability::Normal);
+    let forebay = place.open(options.clone());
+    begin_twice(&forebay, "first").await;
+    // More of them than are looked at in one go.
+    for n in 0..300 {
+        let id = format!("bad {n}");
+        begin(&forebay, &id, Turn::first(&id).ending("Completed")).await;
+    }
+    begin_twice(&forebay, "last").await;
+    forebay.close().expect("it closes");
+    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+    let sql = "UPDATE instances SET id = CAST(x'ff' || CAST(id AS BLOB) AS TEXT) WHERE id LIKE 'bad%'";
+    assert_eq!(connection.execute(sql, []).expect("they are damaged"), 300);
+    connection.close().expect("it closes");
+
+    let forebay = place.open(options);
+    assert_eq!(bounded(forebay.list_instances()).await.expect("they are listed"), ["last", "first"]);
+    let running = bounded(forebay.list_instances_by_status("Running")).await.expect("they are listed");
+    assert_eq!(running, ["last", "first"]);
+    let keep = PruneOptions { keep_last: Some(1), ..PruneOptions::default() };
+    let pruned = bounded(forebay.prune_executions_bulk(InstanceFilter::default(), keep)).await;
+    let pruned = pruned.expect("the others are pruned");
+    assert_eq!((pruned.instances_processed, pruned.executions_deleted), (2, 2));
+    for id in ["first", "last"] {
+        enqueue(&forebay, raised(id, "bell")).await;
+        let turn = fetch(&forebay).await.expect("the bell");
+        bounded(Turn::of(2, vec![]).ending("Completed").ack(&forebay, &turn.token)).await.expect("it ends");
+    }
+    let deleted = bounded(forebay.delete_instance_bulk(InstanceFilter::default())).await;
+    assert_eq!(deleted.expect("the others are deleted").instances_deleted, 2);
     forebay.close().expect("it closes");
 }

@@ -225,9 +225,11 @@ async fn a_damaged_column_of_one_queued_row_keeps_no_database_from_opening() {
         "UPDATE messages SET attempt = 9223372036854775807 WHERE instance = 'bad'",
         "UPDATE messages SET instance = CAST(x'ff00fe' AS TEXT) WHERE instance = 'bad'",
         "UPDATE messages SET id = 9223372036854775807 WHERE instance = 'bad'",
+        "UPDATE messages SET id = 9223372036854775806 WHERE instance = 'bad'",
         "UPDATE work SET attempt = -1 WHERE activity = 99",
         "UPDATE work SET tag = CAST(x'ff00fe' AS TEXT) WHERE activity = 99",
         "UPDATE work SET id = 9223372036854775807 WHERE activity = 99",
+        "UPDATE work SET id = 9223372036854775806 WHERE activity = 99",
     ];
     for damage in damages {
         let place = Place::new();

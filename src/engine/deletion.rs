@@ -250,7 +250,10 @@ impl Engine {
             let Some((last, _)) = page.last() else { break };
             after = *last;
             for (_, id) in &page {
-                if left > 0 && take(self, id)? {
+                if left > 0
+                    && let Some(id) = id
+                    && take(self, id)?
+                {
                     left -= 1;
                 }
             }
@@ -282,7 +285,7 @@ impl Select {
         id: Option<&str>,
         completed_before: Option<u64>,
         after: i64,
-    ) -> SqlResult<Vec<(i64, String)>> {
+    ) -> SqlResult<Vec<(i64, Option<String>)>> {
         let finished_trees = "AND i.parent IS NULL AND e.status IN ('Completed', 'Failed', 'ContinuedAsNew')
             AND NOT EXISTS (
                 WITH RECURSIVE tree (id) AS (
@@ -300,10 +303,7 @@ impl Select {
             if id.is_some() { "AND i.id = ?1" } else { "AND ?1 IS NULL" },
             if matches!(self, Select::FinishedTrees) { finished_trees } else { "" },
         );
-        let mut statement = connection.prepare_cached(&sql)?;
-        let values = params![id, completed_before.map(time), after];
-        let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.collect()
+        reads::keys_and_ids(connection, &sql, params![id, completed_before.map(time), after])
     }
 }
 

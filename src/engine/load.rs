@@ -13,8 +13,8 @@ impl Engine {
         let (turns, next_message) = (&mut self.turns, &mut self.next_message);
         let (mut delayed, mut last_message, mut last_work) = (Vec::new(), 0, 0);
         let mut damaged: Vec<(&str, i64, Error)> = Vec::new();
-        // No row is put on another one's place, readable or not.
-        let behind = |next: i64, id: i64| if id < i64::MAX { next.max(id + 1) } else { next };
+        // No row is put on another one's place, readable or not; to where it cannot have been put, none ever comes.
+        let behind = |next: i64, id: i64| if id <= queued::ID_MAX { next.max(id + 1) } else { next };
         let message = |id, instance: &str, kind, schedule: Schedule| {
             let (visible_at_ms, attempt) = (schedule.visible_at_ms, schedule.attempt);
             if visible_at_ms > now.wall_ms {

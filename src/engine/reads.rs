@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::op::Run;
 use super::rows::{self, EVENT_COUNT, KV_CLEARED, KV_SET, SqlResult};
+use crate::error::Error;
 
 /// The latest execution of an instance; 1 for an instance nobody has heard of.
 pub(crate) fn latest_execution(connection: &Connection, id: &str) -> SqlResult<u64> {
@@ -130,18 +131,41 @@ fn two_counts(row: &Row<'_>) -> SqlResult<(u64, u64)> {
 
 /// Instances, newest first, all or those whose current execution has a status.
 pub(crate) fn list_instances(connection: &Connection, status: Option<&str>) -> SqlResult<Vec<String>> {
-    match status {
+    let ids = match status {
         None => {
-            let sql = "SELECT id FROM instances WHERE name IS NOT NULL ORDER BY key DESC";
-            strings(connection, sql, [])
+            let sql = "SELECT key, id FROM instances WHERE name IS NOT NULL ORDER BY key DESC";
+            keys_and_ids(connection, sql, [])?
         }
         Some(status) => {
-            let sql = "SELECT i.id FROM instances i
+            let sql = "SELECT i.key, i.id FROM instances i
                        JOIN executions e ON e.instance = i.key AND e.execution = i.execution
                        WHERE e.status = ?1 AND i.name IS NOT NULL ORDER BY i.key DESC";
-            strings(connection, sql, [status])
+            keys_and_ids(connection, sql, [status])?
         }
-    }
+    };
+    Ok(ids.into_iter().filter_map(|(_, id)| id).collect())
+}
+
+/// Instances from the columns `key, id`. One whose id is damaged is in nobody's way: it is logged, and has none.
+pub(super) fn keys_and_ids<P: rusqlite::Params>(
+    connection: &Connection,
+    sql: &str,
+    values: P,
+) -> SqlResult<Vec<(i64, Option<String>)>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(values, |row| {
+        let key: i64 = row.get(0)?;
+        let id = match row.get(1) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                let error = Error::damage(error)?;
+                tracing::error!(key, %error, "an instance is passed by: its id is damaged");
+                None
+            }
+        };
+        Ok((key, id))
+    })?;
+    rows.collect()
 }
 
 pub(crate) fn list_executions(connection: &Connection, id: &str) -> SqlResult<Vec<u64>> {
