@@ -8,7 +8,7 @@ mod engine_support;
 use std::time::Duration;
 
 use duroxide::EventKind;
-use duroxide::providers::{InstanceFilter, Provider, ProviderAdmin, TagFilter, WorkItem};
+use duroxide::providers::{InstanceFilter, Provider, ProviderAdmin, PruneOptions, TagFilter, WorkItem};
 use engine_support::polled::{Hold, Polled};
 use engine_support::{
     HOUR, LOCK, Place, Turn, activity, begin, bounded, break_chain, completed, depths, enqueue, enqueue_work,
@@ -214,6 +214,12 @@ async fn a_write_to_what_is_damaged_is_a_permanent_error() {
     let admin = forebay.as_management_capability().expect("it has one");
     let error = bounded(admin.delete_instance("bad", true)).await.expect_err("its pages cannot be freed");
     assert!(!error.is_retryable(), "{error}");
+    // What it is, and the way out; the second time as the first.
+    let again = bounded(admin.delete_instance("bad", true)).await.expect_err("nor later");
+    for error in [error, again] {
+        assert!(error.message.contains("a row of history of instance bad"), "{error}");
+        assert!(error.message.contains(".recover"), "{error}");
+    }
     the_others_run(&forebay).await;
 }
 
@@ -296,21 +302,70 @@ async fn deleting_in_bulk_goes_past_what_is_damaged() {
         // The first one may find it, and then nothing of its batch has happened.
         let (mut deleted, mut rolled_back) = (0, 0);
         for n in 0..5 {
+            let hold = Hold::on(&forebay);
+            let bulk = Polled::submitted(forebay.delete_instance_bulk(all()));
             let beside = forebay.enqueue_for_orchestrator(start(&format!("other {n}")), None);
-            let (bulk, beside) = tokio::join!(forebay.delete_instance_bulk(all()), beside);
-            match bulk {
+            let beside = Polled::submitted(beside);
+            hold.release();
+            match bulk.finish() {
                 Ok(result) => deleted += result.instances_deleted,
                 Err(error) => assert!(n < 2 && error.is_retryable(), "{table}: {error}"),
             }
-            rolled_back += u32::from(beside.is_err());
+            rolled_back += u32::from(beside.finish().is_err());
         }
         assert!(rolled_back <= 1, "{table}: {rolled_back} neighbours were rolled back");
         let expected = if table == "messages" { 3 } else { 2 };
         assert_eq!(deleted, expected, "{table}");
         if table != "messages" {
             let error = forebay.delete_instance("bad", true).await.expect_err("it cannot be deleted");
-            assert!(!error.is_retryable() && error.message.contains("bad"), "{table}: {error}");
+            assert!(!error.is_retryable() && error.message.contains(".recover"), "{table}: {error}");
+            assert!(error.message.contains(&format!("of {table} of instance bad")), "{table}: {error}");
         }
+        // A queued row that stays because it cannot be deleted is one that is set aside.
+        assert_eq!(forebay.stats().set_aside, u64::from(table == "messages"), "{table}");
+        forebay.close().expect("it closes");
+    }
+}
+
+/// And so does pruning in bulk.
+#[tokio::test]
+async fn pruning_in_bulk_goes_past_what_is_damaged() {
+    for table in ["history", "executions"] {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        for instance in ["bad", "good"] {
+            let mut first = Turn::first(instance).ending("ContinuedAsNew");
+            match (instance, table) {
+                ("bad", "history") => first.history.push(heard("bad", 2, &long())),
+                ("bad", _) => first.metadata.output = Some(long()),
+                _ => {}
+            }
+            first.messages.push(engine_support::continued(instance, "{}"));
+            begin(&forebay, instance, first).await;
+            let next = fetch(&forebay).await.expect("the next execution");
+            bounded(Turn::starting(instance, 2).ack(&forebay, &next.token)).await.expect("it is taken");
+        }
+        forebay.close().expect("it closes");
+        break_chain(&place, table);
+        let forebay = place.open(Options::default());
+        let (mut pruned, mut rolled_back) = (0, 0);
+        for n in 0..5 {
+            let keep = PruneOptions { keep_last: Some(1), ..PruneOptions::default() };
+            let hold = Hold::on(&forebay);
+            let bulk = Polled::submitted(forebay.prune_executions_bulk(InstanceFilter::default(), keep));
+            let beside = forebay.enqueue_for_orchestrator(start(&format!("other {n}")), None);
+            let beside = Polled::submitted(beside);
+            hold.release();
+            match bulk.finish() {
+                Ok(result) => pruned += result.executions_deleted,
+                Err(error) => assert!(n < 1 && error.is_retryable(), "{table}: {error}"),
+            }
+            rolled_back += u32::from(beside.finish().is_err());
+        }
+        assert_eq!((pruned, rolled_back), (1, 1), "{table}");
+        let keep = PruneOptions { keep_last: Some(1), ..PruneOptions::default() };
+        let error = bounded(forebay.prune_executions("bad", keep)).await.expect_err("it cannot be pruned");
+        assert!(!error.is_retryable() && error.message.contains(".recover"), "{table}: {error}");
         forebay.close().expect("it closes");
     }
 }

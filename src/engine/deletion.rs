@@ -44,10 +44,12 @@ impl Engine {
 
     fn waiting_children(&self, parent: &str) -> Result<Vec<String>, Stop> {
         let connection = self.connection.connection();
-        let Some(row) = rows::instance(connection, parent)? else { return Ok(Vec::new()) };
+        let row = rows::instance(connection, parent).map_err(|error| unread("instances", error, parent))?;
+        let Some(row) = row else { return Ok(Vec::new()) };
         let (mut waiting, mut events) = (Vec::new(), Vec::new());
         for execution in reads::list_executions(connection, parent)? {
-            for run in rows::history(connection, row.key, parent, execution)? {
+            let history = rows::history(connection, row.key, parent, execution);
+            for run in history.map_err(|error| unread("history", error, parent))? {
                 events.clear();
                 // What does not decode names nobody; it has to be possible to delete it all the same.
                 let _ = codec::decode_events(&run.record, &mut events);
@@ -154,7 +156,8 @@ impl Engine {
         self.damaged_histories.remove(id);
         let connection = self.begin()?;
         if let Some(row) = rows::instance(connection, id)? {
-            let removed = rows::delete_instance(connection, row.key)?;
+            let removed = rows::delete_instance(connection, row.key);
+            let removed = removed.map_err(|(table, error)| unread(table, error, id))?;
             result.instances_deleted += u64::from(row.name.is_some());
             result.executions_deleted += removed.executions;
             result.events_deleted = result.events_deleted.saturating_add(removed.events);
@@ -184,7 +187,16 @@ impl Engine {
         Ok(result)
     }
 
+    /// What cannot be deleted for damage cannot be pruned either: it is found once, and remembered.
     pub(super) fn prune(&mut self, id: &str, options: &PruneOptions) -> Result<PruneResult, Stop> {
+        if let Some(known) = self.undeletable(id) {
+            return Err(known);
+        }
+        let pruned = self.prune_one(id, options);
+        self.note_undeletable(id, pruned)
+    }
+
+    fn prune_one(&mut self, id: &str, options: &PruneOptions) -> Result<PruneResult, Stop> {
         let connection = self.connection.connection();
         let row = rows::instance(connection, id)?.filter(|row| row.name.is_some());
         let Some(row) = row else {
@@ -197,7 +209,8 @@ impl Engine {
         }
         let connection = self.begin()?;
         for execution in prunable {
-            let removed = rows::delete_execution(connection, row.key, execution)?;
+            let removed = rows::delete_execution(connection, row.key, execution);
+            let removed = removed.map_err(|(table, error)| unread(table, error, id))?;
             result.executions_deleted += removed.executions;
             result.events_deleted = result.events_deleted.saturating_add(removed.events);
         }
@@ -213,7 +226,10 @@ impl Engine {
     ) -> Result<PruneResult, Stop> {
         let mut total = PruneResult::default();
         self.each_matching(filter, Select::All, |engine, id| {
-            let one = engine.prune(id, options)?;
+            if engine.undeletable(id).is_some() {
+                return Ok(false);
+            }
+            let one = engine.prune(id, options).map_err(may_be_tried_again)?;
             total.instances_processed += one.instances_processed;
             total.executions_deleted += one.executions_deleted;
             total.events_deleted = total.events_deleted.saturating_add(one.events_deleted);
@@ -259,6 +275,17 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// Says which row it was that could not be read or deleted, if it is damaged.
+fn unread(table: &str, error: rusqlite::Error, id: &str) -> Stop {
+    match Error::damage(error) {
+        Ok(source) => {
+            let record = format!("a row of {table} of instance {id}");
+            Stop::Batch(Error::Corrupt { record, source: Arc::new(source) })
+        }
+        Err(error) => error.into(),
     }
 }
 

@@ -264,9 +264,15 @@ impl Engine {
         self.connection.begin()?;
         self.has_begun = true;
         let connection = self.connection.connection();
-        queued::flush_messages(connection, &mut self.message_changes, &mut self.undeletable.messages)?;
-        queued::flush_work(connection, &mut self.work_changes, &mut self.undeletable.work)?;
-        Ok(())
+        let known = self.undeletable.queued();
+        let messages = &mut self.undeletable.messages;
+        let flushed =
+            queued::flush_messages(connection, &mut self.message_changes, messages).and_then(|()| {
+                queued::flush_work(connection, &mut self.work_changes, &mut self.undeletable.work)
+            });
+        // What cannot be deleted stays where it is.
+        Counters::add(&self.counters.set_aside, self.undeletable.queued() - known);
+        Ok(flushed?)
     }
 
     /// Ends the leases that have run out. IMPORTANT: after the operations of the batch: those that arrived in

@@ -280,29 +280,52 @@ pub(crate) struct Removed {
     pub(crate) events: u64,
 }
 
-pub(crate) fn delete_instance(connection: &Connection, key: i64) -> SqlResult<Removed> {
+/// What could not be deleted: a row of which table, and why.
+pub(crate) type Undeleted = (&'static str, rusqlite::Error);
+
+pub(crate) fn delete_instance(connection: &Connection, key: i64) -> Result<Removed, Undeleted> {
     let sql = format!("SELECT {EVENT_COUNT} FROM history WHERE instance = ?1");
-    let events: i64 = connection.prepare_cached(&sql)?.query_row([key], |row| row.get(0))?;
+    let events = count(connection, &sql, [key])?;
     let mut changed = [0; 4];
     let statements = [
-        "DELETE FROM executions WHERE instance = ?1",
-        "DELETE FROM history WHERE instance = ?1",
-        "DELETE FROM kv WHERE instance = ?1",
-        "DELETE FROM instances WHERE key = ?1",
+        ("executions", "DELETE FROM executions WHERE instance = ?1"),
+        ("history", "DELETE FROM history WHERE instance = ?1"),
+        ("kv", "DELETE FROM kv WHERE instance = ?1"),
+        ("instances", "DELETE FROM instances WHERE key = ?1"),
     ];
-    for (sql, changed) in statements.into_iter().zip(&mut changed) {
-        *changed = connection.prepare_cached(sql)?.execute([key])?;
+    for ((table, sql), changed) in statements.into_iter().zip(&mut changed) {
+        *changed = delete(connection, table, sql, [key])?;
     }
-    Ok(Removed { executions: changed[0] as u64, events: events.cast_unsigned() })
+    Ok(Removed { executions: changed[0], events })
 }
 
-pub(crate) fn delete_execution(connection: &Connection, key: i64, execution: u64) -> SqlResult<Removed> {
+pub(crate) fn delete_execution(
+    connection: &Connection,
+    key: i64,
+    execution: u64,
+) -> Result<Removed, Undeleted> {
     let of = params![key, execution.cast_signed()];
     let sql = format!("SELECT {EVENT_COUNT} FROM history WHERE instance = ?1 AND execution = ?2");
-    let events: i64 = connection.prepare_cached(&sql)?.query_row(of, |row| row.get(0))?;
+    let events = count(connection, &sql, of)?;
     let sql = "DELETE FROM history WHERE instance = ?1 AND execution = ?2";
-    connection.prepare_cached(sql)?.execute(of)?;
+    delete(connection, "history", sql, of)?;
     let sql = "DELETE FROM executions WHERE instance = ?1 AND execution = ?2";
-    let executions = connection.prepare_cached(sql)?.execute(of)? as u64;
-    Ok(Removed { executions, events: events.cast_unsigned() })
+    Ok(Removed { executions: delete(connection, "executions", sql, of)?, events })
+}
+
+fn count(connection: &Connection, sql: &str, of: impl rusqlite::Params) -> Result<u64, Undeleted> {
+    let counted = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row(of, |row| row.get::<_, i64>(0)));
+    counted.map(i64::cast_unsigned).map_err(|error| ("history", error))
+}
+
+fn delete(
+    connection: &Connection,
+    table: &'static str,
+    sql: &str,
+    of: impl rusqlite::Params,
+) -> Result<u64, Undeleted> {
+    let deleted = connection.prepare_cached(sql).and_then(|mut statement| statement.execute(of));
+    deleted.map(|rows| rows as u64).map_err(|error| (table, error))
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{Engine, Stop, TurnLease, queued};
 use crate::buffer::Counters;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::queue::{InstanceNo, WorkId};
 
 /// How long something is held back whose reads fail without its being damaged.
@@ -37,6 +37,19 @@ pub(super) struct Undeletable {
     pub(super) work: queued::Undeletable,
     /// Instances, with what was found.
     instances: HashMap<String, Error>,
+}
+
+impl Undeletable {
+    /// How many queued rows there are among them.
+    pub(super) fn queued(&self) -> u64 {
+        (self.messages.len() + self.work.len()) as u64
+    }
+
+    /// Whether it is a queued row, of which it is known already.
+    fn has(&self, table: &str, id: i64) -> bool {
+        let rows = if table == "work" { &self.work } else { &self.messages };
+        rows.contains(&id)
+    }
 }
 
 /// Something that could not be read.
@@ -96,7 +109,8 @@ impl Engine {
 
     /// A queued row is damaged: whoever called has seen to it that nobody is given it any more.
     pub(super) fn set_aside(&self, table: &str, id: i64, instance: &str, error: &Error) {
-        Counters::add(&self.counters.set_aside, 1);
+        // One that could not be deleted has been counted.
+        Counters::add(&self.counters.set_aside, u64::from(!self.undeletable.has(table, id)));
         self.log_set_aside(table, id, instance, error);
     }
 
@@ -105,27 +119,30 @@ impl Engine {
     }
 
     /// What became of deleting an instance, or of looking at what goes with it. Damage costs its batch, for SQLite writes
-    /// nothing more in a transaction that has met any; it is remembered, and does so once.
+    /// nothing more in a transaction that has met any; it is remembered, and does so once. Whoever hears of it hears of
+    /// the way out.
     pub(super) fn note_undeletable<T>(&mut self, id: &str, outcome: Result<T, Stop>) -> Result<T, Stop> {
-        if let Err(Stop::Batch(error)) = &outcome
-            && error.is_damage()
-        {
-            tracing::error!(instance = id, %error, "an instance cannot be deleted: its rows are damaged");
-            if self.undeletable.instances.len() < DAMAGED_HISTORIES_MAX {
-                self.undeletable.instances.insert(id.to_owned(), error.clone());
+        match outcome {
+            Err(Stop::Batch(error)) if error.is_damage() => {
+                tracing::error!(instance = id, %error, "an instance cannot be deleted: its rows are damaged");
+                let (record, found) = match error {
+                    Error::Corrupt { record, source } => (record, source),
+                    other => (format!("instance {id}"), Arc::new(other) as Cause),
+                };
+                let error = Error::Corrupt { record, source: Arc::new(WayOut(found)) };
+                if self.undeletable.instances.len() < DAMAGED_HISTORIES_MAX {
+                    self.undeletable.instances.insert(id.to_owned(), error.clone());
+                }
+                Err(Stop::Batch(error))
             }
+            outcome => outcome,
         }
-        outcome
     }
 
     /// Why an instance cannot be deleted, if that is known.
     pub(super) fn undeletable(&self, id: &str) -> Option<Stop> {
-        let found = self.undeletable.instances.get(id)?;
-        let text = format!(
-            "instance {id} cannot be deleted, because its rows are damaged ({found}): close the database and \
-             recover it with SQLite's shell (.recover), or restore a backup"
-        );
-        Some(Stop::Refused { error: Error::refused(text), stands: true })
+        let error = self.undeletable.instances.get(id)?.clone();
+        Some(Stop::Refused { error, stands: true })
     }
 
     /// What was found when a history was last read, if that was damage.
@@ -159,7 +176,8 @@ impl Engine {
         }
         if error.is_damage() {
             self.met_damage |= self.connection.is_in_transaction();
-            Counters::add(&self.counters.set_aside, 1);
+            let counted = matches!(suspect, Suspect::Work(id) if self.undeletable.has("work", id));
+            Counters::add(&self.counters.set_aside, u64::from(!counted));
             return Ok(Verdict::HoldBack { until: Duration::MAX, error });
         }
         if self.suspects.len() >= SUSPECTS_MAX {
@@ -180,4 +198,25 @@ enum Verdict {
     Retry(Error),
     /// It is damaged (`Duration::MAX`), or has failed too often.
     HoldBack { until: Duration, error: Error },
+}
+
+/// Damage to an instance that was to be deleted, and what can be done about it.
+#[derive(Debug)]
+struct WayOut(Cause);
+
+impl std::fmt::Display for WayOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(found) = self;
+        write!(
+            f,
+            "{found}; its instance cannot be deleted: close the database and recover it with SQLite's shell \
+             (.recover), or restore a backup"
+        )
+    }
+}
+
+impl std::error::Error for WayOut {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.0.as_ref())
+    }
 }
