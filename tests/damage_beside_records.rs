@@ -288,3 +288,107 @@ async fn instances_whose_ids_are_no_text_are_passed_by() {
     assert_eq!(deleted.expect("the others are deleted").instances_deleted, 2);
     forebay.close().expect("it closes");
 }
+
+/// Formerly such a turn came with an empty history, as if nothing had happened yet: the runtime dropped its messages,
+/// and the orchestration never ended.
+#[tokio::test]
+async fn rows_that_contradict_each_other_are_an_error_of_their_instance() {
+    let damages = [
+        "UPDATE history SET execution = 7 WHERE execution = 2",
+        "UPDATE history SET execution = 7 WHERE execution = 2 AND first_event = 1",
+        "UPDATE history SET execution = 7 WHERE execution = 2 AND first_event = 2",
+        "UPDATE history SET execution = 0 WHERE execution = 2",
+        "UPDATE history SET execution = -2 WHERE execution = 2 AND first_event = 2",
+        "UPDATE instances SET execution = 7",
+        "UPDATE instances SET execution = 1",
+        "UPDATE instances SET execution = 0",
+        "UPDATE instances SET execution = -1",
+        "UPDATE executions SET execution = 7 WHERE execution = 2",
+    ];
+    for damage in damages {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        begin_twice(&forebay, "a").await;
+        forebay.close().expect("it closes");
+        let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+        assert!(connection.execute(damage, []).expect("it is damaged") > 0, "{damage}");
+        connection.close().expect("it closes");
+
+        let forebay = place.open(Options::default());
+        enqueue(&forebay, raised("a", "bell")).await;
+        let turn = fetch(&forebay).await.expect("the turn comes");
+        let error = turn.item.history_error.expect(damage);
+        assert!(error.contains("instance a") && error.contains("contradict"), "{damage}: {error}");
+        assert!(turn.item.history.is_empty(), "{damage}");
+        // It says so again, and then the runtime ends the instance as it ends those whose history does not decode.
+        bounded(forebay.abandon_orchestration_item(&turn.token, None, false)).await.expect("it goes back");
+        let turn = fetch(&forebay).await.expect("the turn comes again");
+        assert_eq!(turn.item.history_error.expect(damage), error);
+        let execution = turn.item.execution_id;
+        let failed = EventKind::ExternalEvent { name: "failed".into(), data: String::new() };
+        let last = Turn::of(execution, vec![event("a", execution, 99999, failed)]).ending("Failed");
+        bounded(last.ack(&forebay, &turn.token)).await.expect("it ends");
+        assert!(fetch(&forebay).await.is_none(), "{damage}");
+        let info = bounded(forebay.get_instance_info("a")).await.expect("it is there");
+        assert_eq!(info.status, "Failed", "{damage}");
+        forebay.close().expect("it closes");
+    }
+}
+
+/// What nobody but a test does, and everybody may do.
+#[tokio::test]
+async fn unusual_rows_that_do_not_contradict_each_other_are_no_error() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    // A turn without events, and a second execution without any.
+    for id in ["silent", "silent later"] {
+        let mut turn = Turn::first(id);
+        turn.history.clear();
+        begin(&forebay, id, turn).await;
+    }
+    // Events by hand: of an execution to come, before the first turn and after it; of none; with a gap.
+    let by_hand =
+        |id: &str, execution, event_id| vec![event(id, execution, event_id, EventKind::KeyValuesCleared)];
+    for (id, execution, events) in
+        [("before", 5, by_hand("before", 5, 1)), ("nothing", 5, vec![]), ("gap", 1, by_hand("gap", 1, 9))]
+    {
+        bounded(forebay.append_with_execution(id, execution, events)).await.expect("it is taken");
+        begin(&forebay, id, Turn::first(id)).await;
+    }
+    begin(&forebay, "after", Turn::first("after")).await;
+    for (execution, id) in [(7, 1), (1, 5)] {
+        let events = by_hand("after", execution, id);
+        bounded(forebay.append_with_execution("after", execution, events)).await.expect("it is taken");
+    }
+    // Executions in another order, one of them left out, and one pruned.
+    begin(&forebay, "skips", Turn::first("skips").ending("ContinuedAsNew")).await;
+    for execution in [3, 2] {
+        enqueue(&forebay, raised("skips", "bell")).await;
+        let turn = fetch(&forebay).await.expect("the bell");
+        bounded(Turn::starting("skips", execution).ack(&forebay, &turn.token)).await.expect("it is taken");
+    }
+    enqueue(&forebay, raised("silent later", "bell")).await;
+    let turn = fetch(&forebay).await.expect("the bell");
+    bounded(Turn::of(2, vec![]).ack(&forebay, &turn.token)).await.expect("it is taken");
+    let keep = PruneOptions { keep_last: Some(1), ..PruneOptions::default() };
+    let pruned = bounded(forebay.prune_executions("skips", keep)).await.expect("it is pruned");
+    assert_eq!(pruned.executions_deleted, 1);
+
+    let ids = ["silent", "silent later", "before", "nothing", "gap", "after", "skips"];
+    for reopens in [false, true] {
+        let forebay = if reopens {
+            forebay.close().expect("it closes");
+            place.open(Options::default())
+        } else {
+            forebay.clone()
+        };
+        for id in ids {
+            enqueue(&forebay, raised(id, "bell")).await;
+            let turn = fetch(&forebay).await.expect("the bell");
+            assert_eq!((turn.item.instance.as_str(), turn.item.history_error), (id, None), "{reopens}");
+            bounded(Turn::of(turn.item.execution_id, vec![]).ack(&forebay, &turn.token))
+                .await
+                .expect("taken");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use duroxide::providers::{DispatcherCapabilityFilter, KvEntry};
 use semver::Version;
 
+use super::contradictions::{self, NoHistory};
 use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
 use super::queued::{self, MessageRow, WorkRow};
 use super::returns::{LeaseGuard, Return};
@@ -220,9 +221,10 @@ impl Engine {
                 Some(error) => (Err(error), HashMap::new()),
                 None => match self.history_and_kv(instance, row) {
                     Ok((history, kv)) => (Ok(history), kv),
-                    Err(error) => {
-                        let error = Error::damage(error)?;
-                        (Err(self.note_damaged_history(&id_shared, row.execution, error)), HashMap::new())
+                    Err(why) => {
+                        self.met_damage |= why.is_unread() && self.connection.is_in_transaction();
+                        let found = why.damage()?;
+                        (Err(self.note_damaged_history(&id_shared, row.execution, found)), HashMap::new())
                     }
                 },
             },
@@ -250,7 +252,11 @@ impl Engine {
         })
     }
 
-    fn history_and_kv(&mut self, no: InstanceNo, row: &InstanceRow) -> SqlResult<(Vec<Arc<Run>>, KeyValues)> {
+    fn history_and_kv(
+        &mut self,
+        no: InstanceNo,
+        row: &InstanceRow,
+    ) -> Result<(Vec<Arc<Run>>, KeyValues), NoHistory> {
         let connection = self.connection.connection();
         let kv = if row.has_kv { rows::kv_base(connection, row.key)? } else { HashMap::new() };
         Ok((self.history(no, row)?, kv))
@@ -258,7 +264,7 @@ impl Engine {
 
     /// From memory, or from the rows, in which case memory has it from the commit on. What this very batch
     /// did to the instance is in the rows already and not yet in memory.
-    fn history(&mut self, no: InstanceNo, row: &InstanceRow) -> SqlResult<Vec<Arc<Run>>> {
+    fn history(&mut self, no: InstanceNo, row: &InstanceRow) -> Result<Vec<Arc<Run>>, NoHistory> {
         let Some(instance) = self.turns.id(no) else { return Ok(Vec::new()) };
         let changed = |change: &HistoryChange| change.instance() == instance;
         if !self.history_changes.iter().any(changed)
@@ -266,7 +272,9 @@ impl Engine {
         {
             return Ok(runs);
         }
-        let runs = rows::history(self.connection.connection(), row.key, instance, row.execution)?;
+        let connection = self.connection.connection();
+        let runs = rows::history(connection, row.key, instance, row.execution)?;
+        contradictions::check(connection, instance, row, &runs)?;
         let (instance, execution) = (Arc::clone(instance), row.execution);
         self.history_changes.push(HistoryChange::Fill { instance, execution, runs: runs.clone() });
         Ok(runs)

@@ -15,6 +15,7 @@
 
 mod apply;
 mod changed;
+mod contradictions;
 mod deletion;
 mod due;
 mod grants;

@@ -194,6 +194,41 @@ pub(crate) fn history(
     rows.collect()
 }
 
+/// Whether an instance has executions, and rows of history, after one that is said to be its latest.
+pub(crate) fn later_than(connection: &Connection, instance: i64, execution: u64) -> SqlResult<(bool, bool)> {
+    // The upper half of the numbers is stored as negative ones; from there on this does not tell.
+    let Ok(execution) = i64::try_from(execution) else { return Ok((false, false)) };
+    let later = |table| {
+        format!(
+            "(EXISTS (SELECT 1 FROM {table} WHERE instance = ?1 AND execution > ?2)
+              OR EXISTS (SELECT 1 FROM {table} WHERE instance = ?1 AND execution < 0))"
+        )
+    };
+    let sql = format!("SELECT {}, {}", later("executions"), later("history"));
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_row([instance, execution], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The execution under which there is a row that by its record belongs to the one that is named.
+pub(crate) fn strayed(
+    connection: &Connection,
+    instance: i64,
+    id: &str,
+    execution: u64,
+) -> SqlResult<Option<u64>> {
+    let sql = "SELECT execution, record FROM history WHERE instance = ?1 AND execution != ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![instance, execution.cast_signed()])?;
+    while let Some(row) = rows.next()? {
+        let mut record: Vec<u8> = row.get(1)?;
+        codec::tie(&mut record, id, execution);
+        if codec::is_intact(&record) {
+            return Ok(Some(row.get::<_, i64>(0)?.cast_unsigned()));
+        }
+    }
+    Ok(None)
+}
+
 /// A run from the columns `first_event, last_event, record` of a row of the history that is named.
 pub(crate) fn run(row: &Row<'_>, id: &str, execution: u64) -> SqlResult<Arc<Run>> {
     let (first_event, last_event) = event_range(row)?;

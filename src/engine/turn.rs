@@ -151,6 +151,10 @@ impl Engine {
         if let Some(row) = &before {
             self.check_events(no, row, execution, runs)?;
         }
+        // Nothing of an instance that is not there is no row: one of an execution that has nothing is damage.
+        if before.is_none() && runs.is_empty() {
+            return Ok(Reply::Done);
+        }
         let now_ms = self.now.wall_ms;
         let connection = self.begin()?;
         let mut row = match before {

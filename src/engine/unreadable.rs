@@ -156,14 +156,13 @@ impl Engine {
         &mut self,
         instance: &Arc<str>,
         execution: u64,
-        error: Error,
+        found: Cause,
     ) -> Error {
-        self.met_damage |= self.connection.is_in_transaction();
         if self.damaged_histories.len() >= DAMAGED_HISTORIES_MAX {
             self.damaged_histories.clear();
         }
         let record = format!("the history of instance {instance}, execution {execution}");
-        let error = Error::Corrupt { record, source: Arc::new(error) };
+        let error = Error::Corrupt { record, source: found };
         self.damaged_histories.insert(Arc::clone(instance), (execution, error.clone()));
         error
     }
