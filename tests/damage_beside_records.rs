@@ -392,3 +392,21 @@ async fn unusual_rows_that_do_not_contradict_each_other_are_no_error() {
         }
     }
 }
+
+/// Formerly a file of the first format with such an instance in it could not be brought up to date, and did not open.
+#[tokio::test]
+async fn an_instance_whose_id_is_no_text_keeps_no_older_file_from_opening() {
+    let place = Place::new();
+    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+    connection.execute_batch(include_str!("golden/format_1.sql")).expect("it is SQL");
+    connection.pragma_update(None, "application_id", 0x6662_6179).expect("it is set");
+    connection.pragma_update(None, "user_version", 1).expect("it is set");
+    connection.close().expect("it closes");
+    damage(&place, "UPDATE instances SET id = CAST(x'ff00fe' AS TEXT) WHERE id = 'done'");
+    let forebay = place.open(Options::default());
+    assert_eq!(bounded(forebay.list_instances()).await.expect("they are listed"), ["runs"]);
+    let turn = fetch(&forebay).await.expect("the message waits");
+    assert_eq!((turn.item.instance.as_str(), turn.item.history_error), ("runs", None));
+    assert_eq!(turn.item.history.len(), 5);
+    forebay.close().expect("it closes");
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::reads;
 use crate::codec;
 use crate::error::Error;
 use crate::sqlite::{ENGINE_APPLICATION_ID as APPLICATION_ID, Location, explain};
@@ -208,15 +209,15 @@ fn read_all(connection: &Connection, table: &str) -> rusqlite::Result<()> {
 /// Only a row that is intact as it is: what is damaged stays as it was found, and so does what is tied already,
 /// should the file be of format 2 and its number be all that is damaged.
 fn tie_histories(connection: &Connection) -> Result<(), Error> {
-    let mut instances = connection.prepare("SELECT key, id FROM instances")?;
+    // One whose id is damaged is nobody's to be tied to.
+    let instances = reads::keys_and_ids(connection, "SELECT key, id FROM instances", [])?;
     let mut history =
         connection.prepare("SELECT execution, first_event, record FROM history WHERE instance = ?1")?;
     let mut update = connection.prepare(
         "UPDATE history SET record = ?4 WHERE instance = ?1 AND execution = ?2 AND first_event = ?3",
     )?;
-    let mut rows = instances.query([])?;
-    while let Some(instance) = rows.next()? {
-        let (key, id): (i64, String) = (instance.get(0)?, instance.get(1)?);
+    for (key, id) in instances {
+        let Some(id) = id else { continue };
         let records = history.query_map([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         // One instance at a time, so that none of its rows is seen twice.
         let records = records.collect::<Result<Vec<(i64, i64, Vec<u8>)>, _>>()?;
