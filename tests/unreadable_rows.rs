@@ -369,3 +369,28 @@ async fn pruning_in_bulk_goes_past_what_is_damaged() {
         forebay.close().expect("it closes");
     }
 }
+
+/// A row that could neither be deleted nor read is one row.
+#[tokio::test]
+async fn a_row_that_is_met_twice_is_counted_once() {
+    for table in ["messages", "work"] {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        begin(&forebay, "bad", Turn::first("bad").ending("Completed")).await;
+        match table {
+            "messages" => enqueue(&forebay, long_event("bad")).await,
+            _ => enqueue_work(&forebay, long_activity("bad", 2)).await,
+        }
+        forebay.close().expect("it closes");
+        break_chain(&place, table);
+        let forebay = place.open(Options::default());
+        let error =
+            bounded(forebay.delete_instance("bad", true)).await.expect_err("its batch is rolled back");
+        assert!(error.is_retryable(), "{table}: {error}");
+        assert_eq!(forebay.stats().set_aside, 1, "{table}");
+        assert!(fetch(&forebay).await.is_none(), "{table}");
+        assert!(fetch_work(&forebay).await.is_none(), "{table}");
+        assert_eq!(forebay.stats().set_aside, 1, "{table}");
+        forebay.close().expect("it closes");
+    }
+}
