@@ -10,16 +10,10 @@ use std::time::Duration;
 use duroxide::EventKind;
 use duroxide::providers::{InstanceFilter, Provider, ProviderAdmin, PruneOptions, TagFilter};
 use engine_support::{
-    LOCK, Place, Turn, activity, begin, bounded, continued, enqueue, enqueue_work, event, fetch, heard,
-    raised, routed, session, start, started_event,
+    LOCK, Place, Turn, activity, begin, bounded, continued, damage, enqueue, enqueue_work, event, fetch,
+    heard, raised, routed, session, start, started_event,
 };
 use forebay::{Durability, Forebay, Options};
-
-/// Runs a statement on the rows of a database that is not open otherwise.
-fn damage(place: &Place, sql: &str) {
-    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
-    assert_eq!(connection.execute(sql, []).expect(sql), 1, "{sql}");
-}
 
 /// The first version added and subtracted what it read, and overflowed; with numbers that did not, it gave
 /// events under ids that were not asked for.

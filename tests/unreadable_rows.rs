@@ -8,7 +8,9 @@ mod engine_support;
 use std::time::Duration;
 
 use duroxide::EventKind;
-use duroxide::providers::{InstanceFilter, Provider, ProviderAdmin, PruneOptions, TagFilter, WorkItem};
+use duroxide::providers::{
+    InstanceFilter, Provider, ProviderAdmin, ProviderError, PruneOptions, TagFilter, WorkItem,
+};
 use engine_support::polled::{Hold, Polled};
 use engine_support::{
     HOUR, LOCK, Place, Turn, activity, begin, bounded, break_chain, completed, depths, enqueue, enqueue_work,
@@ -248,9 +250,7 @@ async fn a_damaged_column_of_one_queued_row_keeps_no_database_from_opening() {
         enqueue(&forebay, raised("bad", "bell")).await;
         enqueue_work(&forebay, activity("bad", 99)).await;
         forebay.close().expect("it closes");
-        let connection = rusqlite::Connection::open(place.path()).expect("a shell");
-        assert_eq!(connection.execute(damage, []).expect("it is damaged"), 1, "{damage}");
-        connection.close().expect("it closes");
+        engine_support::damage(&place, damage);
         let forebay = place.open(Options::default());
         assert_eq!(forebay.stats().set_aside, 1, "{damage}");
         the_others_run(&forebay).await;
@@ -302,16 +302,12 @@ async fn deleting_in_bulk_goes_past_what_is_damaged() {
         // The first one may find it, and then nothing of its batch has happened.
         let (mut deleted, mut rolled_back) = (0, 0);
         for n in 0..5 {
-            let hold = Hold::on(&forebay);
-            let bulk = Polled::submitted(forebay.delete_instance_bulk(all()));
-            let beside = forebay.enqueue_for_orchestrator(start(&format!("other {n}")), None);
-            let beside = Polled::submitted(beside);
-            hold.release();
-            match bulk.finish() {
+            let (bulk, beside) = with_a_neighbour(&forebay, n, forebay.delete_instance_bulk(all()));
+            match bulk {
                 Ok(result) => deleted += result.instances_deleted,
                 Err(error) => assert!(n < 2 && error.is_retryable(), "{table}: {error}"),
             }
-            rolled_back += u32::from(beside.finish().is_err());
+            rolled_back += u32::from(beside.is_err());
         }
         assert!(rolled_back <= 1, "{table}: {rolled_back} neighbours were rolled back");
         let expected = if table == "messages" { 3 } else { 2 };
@@ -325,6 +321,19 @@ async fn deleting_in_bulk_goes_past_what_is_damaged() {
         assert_eq!(forebay.stats().set_aside, u64::from(table == "messages"), "{table}");
         forebay.close().expect("it closes");
     }
+}
+
+/// An operation in one batch with a start, and what both hear.
+fn with_a_neighbour<'a, T>(
+    forebay: &'a Forebay,
+    n: usize,
+    operation: impl Future<Output = Result<T, ProviderError>> + Send + 'a,
+) -> (Result<T, ProviderError>, Result<(), ProviderError>) {
+    let hold = Hold::on(forebay);
+    let operation = Polled::submitted(operation);
+    let beside = Polled::submitted(forebay.enqueue_for_orchestrator(start(&format!("other {n}")), None));
+    hold.release();
+    (operation.finish(), beside.finish())
 }
 
 /// And so does pruning in bulk.
@@ -351,16 +360,13 @@ async fn pruning_in_bulk_goes_past_what_is_damaged() {
         let (mut pruned, mut rolled_back) = (0, 0);
         for n in 0..5 {
             let keep = PruneOptions { keep_last: Some(1), ..PruneOptions::default() };
-            let hold = Hold::on(&forebay);
-            let bulk = Polled::submitted(forebay.prune_executions_bulk(InstanceFilter::default(), keep));
-            let beside = forebay.enqueue_for_orchestrator(start(&format!("other {n}")), None);
-            let beside = Polled::submitted(beside);
-            hold.release();
-            match bulk.finish() {
+            let bulk = forebay.prune_executions_bulk(InstanceFilter::default(), keep);
+            let (bulk, beside) = with_a_neighbour(&forebay, n, bulk);
+            match bulk {
                 Ok(result) => pruned += result.executions_deleted,
                 Err(error) => assert!(n < 1 && error.is_retryable(), "{table}: {error}"),
             }
-            rolled_back += u32::from(beside.finish().is_err());
+            rolled_back += u32::from(beside.is_err());
         }
         assert_eq!((pruned, rolled_back), (1, 1), "{table}");
         let keep = PruneOptions { keep_last: Some(1), ..PruneOptions::default() };

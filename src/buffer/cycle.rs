@@ -23,8 +23,6 @@ pub(super) struct Writer<S: Store> {
     shared: Arc<Shared>,
     limits: Limits,
     batch: Vec<Submission<S>>,
-    /// What is answered before `batch`; empty between two cycles.
-    ahead: Vec<Submission<S>>,
     horizon: Arc<Horizon>,
     replies: Replies<S::Reply>,
     closing: bool,
@@ -44,7 +42,6 @@ impl<S: Store> Writer<S> {
             shared,
             limits,
             batch: Vec::new(),
-            ahead: Vec::new(),
             horizon,
             replies: Replies::new(),
             closing: false,
@@ -80,8 +77,8 @@ impl<S: Store> Writer<S> {
     /// Answers what needs no commit, so that it neither waits for one nor shares its fate.
     fn answer_at_once(&mut self) -> Result<(), Error> {
         let needs_no_commit = |submission: &mut Submission<S>| self.store.needs_no_commit(&submission.op);
-        self.ahead.extend(self.batch.extract_if(.., needs_no_commit));
-        let applied = Self::apply(&mut self.store, self.ahead.drain(..), &mut self.replies);
+        let at_once: Vec<_> = self.batch.extract_if(.., needs_no_commit).collect();
+        let applied = Self::apply(&mut self.store, at_once.into_iter(), &mut self.replies);
         self.deliver();
         applied
     }

@@ -66,24 +66,7 @@ impl Engine {
             Op::DeleteBulk(filter) => self.delete_bulk(&filter).map(Reply::Deleted),
             Op::Prune { id, options } => self.prune(&id, &options).map(Reply::Pruned),
             Op::PruneBulk { filter, options } => self.prune_bulk(&filter, &options).map(Reply::Pruned),
-            Op::Tree { root } => {
-                if let Some(known) = self.undeletable(&root) {
-                    return Err(known);
-                }
-                let tree = self.tree(&root);
-                match self.note_undeletable(&root, tree) {
-                    Ok(tree) => Ok(Reply::Ids(tree.all)),
-                    // It has read, and no transaction is open: nobody else is concerned.
-                    Err(Stop::Batch(error)) if error.is_damage() => {
-                        Err(Stop::Refused { error, stands: true })
-                    }
-                    Err(Stop::Batch(error)) => Err(Stop::Refused {
-                        error: Error::RolledBack { source: Arc::new(error) },
-                        stands: true,
-                    }),
-                    Err(refused) => Err(refused),
-                }
-            }
+            Op::Tree { root } => self.read_tree(&root).map(Reply::Ids),
             Op::QueueDepths => Ok(Reply::Depths(self.queue_depths())),
             Op::Read(read) => {
                 // Sees the batch so far, as a read on a second connection would see what was acknowledged:

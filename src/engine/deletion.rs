@@ -42,6 +42,23 @@ impl Engine {
         Ok(Tree { all, waiting })
     }
 
+    /// The same for a caller who deletes nothing yet. It only reads, and no transaction is open: whatever it meets
+    /// concerns nobody else.
+    pub(super) fn read_tree(&mut self, root: &str) -> Result<Vec<String>, Stop> {
+        if let Some(known) = self.undeletable(root) {
+            return Err(known);
+        }
+        let tree = self.tree(root);
+        match self.note_undeletable(root, tree) {
+            Ok(tree) => Ok(tree.all),
+            Err(Stop::Batch(error)) if error.is_damage() => Err(Stop::Refused { error, stands: true }),
+            Err(Stop::Batch(error)) => {
+                Err(Stop::Refused { error: Error::RolledBack { source: Arc::new(error) }, stands: true })
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
     fn waiting_children(&self, parent: &str) -> Result<Vec<String>, Stop> {
         let connection = self.connection.connection();
         let row = rows::instance(connection, parent).map_err(|error| unread("instances", error, parent))?;

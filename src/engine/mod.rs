@@ -478,11 +478,13 @@ impl Store for Engine {
             let instances = self.history_changes.iter().filter(|change| change.writes());
             self.changed.note(no, instances.map(HistoryChange::instance), self.horizon.durable());
         }
-        let soon = match () {
+        let soon = if self.schedules_work {
             // A worker is about to ask for it.
-            () if self.schedules_work => Some(Soon::Now),
-            () if self.attempts_only && !self.sync_acks => None,
-            () => Some(Soon::Lazily),
+            Some(Soon::Now)
+        } else if self.attempts_only && !self.sync_acks {
+            None
+        } else {
+            Some(Soon::Lazily)
         };
         self.connection.commit(self.now.monotonic, soon)?;
         self.undo.clear();

@@ -113,7 +113,7 @@ impl Forebay {
         with: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (op, answer) = read_op(with);
-        pollster::block_on(self.submit(op, 0))?;
+        crate::sync::block_on(self.submit(op, 0))?;
         // Whatever was done to the rows, what is read next comes from them.
         self.database.shared.histories.clear();
         answer.lock().take().ok_or(Error::Closed)

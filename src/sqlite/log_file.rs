@@ -4,11 +4,12 @@
 //! connection wrote. SQLite keeps no locks on a log (they are on the database and on `-shm`), so a handle more, and
 //! the closing of one, disturb nothing.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int};
 use std::ptr;
 
 use rusqlite::{Connection, ffi};
 
+use super::file_control;
 use crate::error::Error;
 
 /// See the module's documentation. IMPORTANT: to be dropped before the connection it was made from, which owns the file name.
@@ -28,16 +29,8 @@ impl LogFile {
     /// the folder, as it is for SQLite's own handle.
     pub(super) fn open(connection: &Connection) -> Result<Self, Error> {
         let mut vfs: *mut ffi::sqlite3_vfs = ptr::null_mut();
-        // SAFETY: the handle is valid for as long as the connection is borrowed, the name is a C string, and this opcode stores
-        // one pointer through the last argument, which lives until the call returns.
-        let status = unsafe {
-            ffi::sqlite3_file_control(
-                connection.handle(),
-                c"main".as_ptr(),
-                ffi::SQLITE_FCNTL_VFS_POINTER,
-                (&raw mut vfs).cast::<c_void>(),
-            )
-        };
+        // SAFETY: this opcode stores one pointer to a VFS.
+        let status = unsafe { file_control::call(connection, ffi::SQLITE_FCNTL_VFS_POINTER, &mut vfs) };
         check(status)?;
         // SAFETY: the name belongs to the connection, and is one that `sqlite3_filename_wal` takes: it came from
         // `sqlite3_db_filename`. Both live as long as the connection.
@@ -89,19 +82,10 @@ impl Drop for LogFile {
 }
 
 fn check(status: c_int) -> Result<(), Error> {
-    match status {
-        ffi::SQLITE_OK => Ok(()),
-        failed => {
-            let doing = Some("syncing the write-ahead log".into());
-            Err(rusqlite::Error::SqliteFailure(ffi::Error::new(failed), doing).into())
-        }
-    }
+    Ok(file_control::check(status, "syncing the write-ahead log")?)
 }
 
 fn unusable() -> Error {
-    rusqlite::Error::SqliteFailure(
-        ffi::Error::new(ffi::SQLITE_MISUSE),
-        Some("the file system layer gives no handle of the write-ahead log".into()),
-    )
-    .into()
+    let doing = "the file system layer gives no handle of the write-ahead log";
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISUSE), Some(doing.into())).into()
 }

@@ -186,6 +186,13 @@ mod tests {
 
     use super::*;
 
+    /// Hears when this commit is durable.
+    fn wait_for(horizon: &Horizon, no: CommitNo) -> mpsc::Receiver<Result<(), Error>> {
+        let (tell, told) = mpsc::channel();
+        horizon.when(no, move |outcome| drop(tell.send(outcome)));
+        told
+    }
+
     #[test]
     fn what_was_asked_for_is_durable_when_it_is_finished_and_nothing_before() {
         let horizon = Arc::new(Horizon::default());
@@ -195,8 +202,7 @@ mod tests {
             Ok(())
         };
         let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
-        let (tell, told) = mpsc::channel();
-        horizon.when(2, move |outcome| drop(tell.send(outcome)));
+        let told = wait_for(&horizon, 2);
         syncs.request(1, Soon::Now);
         syncs.request(2, Soon::Now);
         assert_eq!(horizon.durable(), 0);
@@ -212,10 +218,8 @@ mod tests {
     fn what_nobody_waits_for_is_synced_a_little_later_and_at_once_when_somebody_does() {
         let horizon = Arc::new(Horizon::default());
         let syncs = LogSync::over(|| Ok(()), Arc::clone(&horizon)).expect("a thread");
-        let (tell, told) = mpsc::channel();
         syncs.request(1, Soon::Lazily);
-        let tell_first = tell.clone();
-        horizon.when(1, move |outcome| drop(tell_first.send(outcome)));
+        let told = wait_for(&horizon, 1);
         told.recv().expect("told").expect("it is durable");
         // Nobody waits for this one; it is done all the same.
         syncs.request(2, Soon::Lazily);
@@ -251,8 +255,7 @@ mod tests {
         };
         let horizon = Arc::new(Horizon::default());
         let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
-        let (tell, told) = mpsc::channel();
-        horizon.when(1, move |outcome| drop(tell.send(outcome)));
+        let told = wait_for(&horizon, 1);
         assert!(syncs.check().is_ok());
         syncs.request(1, Soon::Now);
         let error = syncs.finish().expect_err("it failed").to_string();
@@ -263,8 +266,7 @@ mod tests {
         drop(syncs);
         assert_eq!(tries.load(Ordering::Relaxed), 1);
         assert_eq!(horizon.durable(), 0);
-        let (tell, told) = mpsc::channel();
-        horizon.when(2, move |outcome| drop(tell.send(outcome)));
+        let told = wait_for(&horizon, 2);
         told.try_recv().expect("at once").expect_err("it never will be");
     }
 }

@@ -6,6 +6,7 @@
 //! versions required here there is no reason to let two connections contend for it.
 
 mod control;
+mod file_control;
 mod held_file;
 mod identity;
 mod log_file;
@@ -100,6 +101,11 @@ fn prepare_for_work(connection: &Connection) -> Result<(), Error> {
     // when they change, which took a fifth of the writer's time.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
+}
+
+/// Has SQLite open all of its files, also those of a database that is new: later their paths may lead elsewhere.
+fn open_all_files(connection: &Connection) -> Result<(), Error> {
+    Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?)
 }
 
 /// Sets the pragmas a writing connection runs with, and reads every one of them back.

@@ -23,7 +23,8 @@ use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    PRAGMAS_ASKING, explain, has_temporary_objects, on_open, prepare_for_work, read_pragma, set_pragma,
+    PRAGMAS_ASKING, explain, has_temporary_objects, on_open, open_all_files, prepare_for_work, read_pragma,
+    set_pragma,
 };
 use crate::error::Error;
 use crate::options::OnOpen;
@@ -237,8 +238,7 @@ impl ReaderPool {
         set_pragma(&connection, "query_only", "ON", "1")?;
         set_pragma(&connection, "trusted_schema", "OFF", "0")?;
         on_open::run(&connection, self.on_open.as_ref())?;
-        // Has SQLite open the log too.
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
+        open_all_files(&connection)?;
         let was_set = Arc::new(AtomicBool::new(false));
         let note = Arc::clone(&was_set);
         let authorizer = move |context: AuthContext<'_>| {

@@ -12,6 +12,7 @@ use std::ptr;
 
 use rusqlite::{Connection, TransactionBehavior, ffi};
 
+use super::file_control;
 use crate::error::Error;
 
 /// How much is read and written at a time: the most that SQLite itself ever does is a page. (Its unix VFS takes the
@@ -88,17 +89,8 @@ fn with_log<T>(
     with: impl FnOnce(&Log) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Option<T>> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
-    // SAFETY: the handle is valid for as long as the connection is borrowed, the name is a C string, and this
-    // opcode stores one pointer through the last argument, which lives until the call returns. rusqlite has no
-    // safe form of this call.
-    let status = unsafe {
-        ffi::sqlite3_file_control(
-            connection.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_JOURNAL_POINTER,
-            (&raw mut file).cast::<c_void>(),
-        )
-    };
+    // SAFETY: this opcode stores one pointer to a file.
+    let status = unsafe { file_control::call(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER, &mut file) };
     check(status)?;
     if file.is_null() {
         return Ok(None);
@@ -111,13 +103,7 @@ fn with_log<T>(
 }
 
 fn check(status: c_int) -> rusqlite::Result<()> {
-    match status {
-        ffi::SQLITE_OK => Ok(()),
-        failed => Err(rusqlite::Error::SqliteFailure(
-            ffi::Error::new(failed),
-            Some("writing the write-ahead log again".into()),
-        )),
-    }
+    file_control::check(status, "writing the write-ahead log again")
 }
 
 /// IMPORTANT: a `Log` does not outlive the closure of [`with_log`], which has the connection borrowed. SQLite's

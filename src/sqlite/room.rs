@@ -9,12 +9,13 @@
 //!   has a log to be written to;
 //! - the log is kept to a quarter of what there is, and cut to nothing each time it has been moved.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::fs::File;
 use std::sync::Arc;
 
 use rusqlite::{Connection, ffi};
 
+use super::file_control;
 use super::held_file::HeldFile;
 use crate::error::Error;
 
@@ -129,17 +130,14 @@ fn full() -> rusqlite::Error {
 fn grow(connection: &Connection, page_bytes: u64, bytes: u64) -> Result<(), Error> {
     let mut chunk = c_int::try_from(page_bytes).unwrap_or(4096);
     let mut size = bytes.cast_signed();
-    let control = |opcode: c_int, argument: *mut c_void| {
-        // SAFETY: the handle is valid for as long as the connection is borrowed, and used by this thread alone; the name is a
-        // C string. SQLITE_FCNTL_CHUNK_SIZE reads an `int` through the argument and SQLITE_FCNTL_SIZE_HINT an
-        // `sqlite3_int64`; both live until the call returns, and neither pointer is kept. rusqlite has no safe form.
-        unsafe { ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), opcode, argument) }
-    };
     // Only with a chunk size is a hint more than a hint. One of a page changes nothing else.
-    let mut status = control(ffi::SQLITE_FCNTL_CHUNK_SIZE, (&raw mut chunk).cast());
-    if status == ffi::SQLITE_OK {
-        status = control(ffi::SQLITE_FCNTL_SIZE_HINT, (&raw mut size).cast());
-    }
+    // SAFETY: SQLITE_FCNTL_CHUNK_SIZE reads an `int`, and SQLITE_FCNTL_SIZE_HINT an `sqlite3_int64`.
+    let status = unsafe {
+        match file_control::call(connection, ffi::SQLITE_FCNTL_CHUNK_SIZE, &mut chunk) {
+            ffi::SQLITE_OK => file_control::call(connection, ffi::SQLITE_FCNTL_SIZE_HINT, &mut size),
+            failed => failed,
+        }
+    };
     match status {
         // A VFS that knows neither grows its file when it is written.
         ffi::SQLITE_OK | ffi::SQLITE_NOTFOUND => Ok(()),

@@ -14,7 +14,7 @@ use super::log_file::LogFile;
 use super::log_sync::{LogSync, Soon};
 use super::owner::FileOwner;
 use super::room::Room;
-use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, recover};
+use super::{FOREIGN_LOCK_WAIT, Location, ReaderPool, open_all_files, recover};
 use crate::buffer::{CommitError, CommitNo, Counters, Horizon};
 use crate::error::Error;
 use crate::options::{Durability, Options};
@@ -117,8 +117,7 @@ impl WriteConnection {
             Location::Memory => None,
         };
         if path.is_some() {
-            // Has SQLite open all of its files, also those of a database that is new.
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?;
+            open_all_files(&connection)?;
         }
         let (identity, stand_in) = owner.map(Identity::of).unzip();
         let room = owner.and_then(|owner| {
@@ -508,5 +507,49 @@ impl WriteConnection {
     pub(crate) fn let_go(&mut self) {
         let _ = self.finish_sync();
         let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::{configure_writer, open_unchanged};
+
+    /// A connection after a commit of five megabytes.
+    fn after_a_large_commit(folder: &tempfile::TempDir, durability: Durability) -> WriteConnection {
+        let location = Location::File(folder.path().join("app.db"));
+        let options = Options::default().durability(durability);
+        let connection = open_unchanged(&location).unwrap();
+        configure_writer(&connection, &location, &options).unwrap();
+        let (counters, horizon) = (Arc::default(), Arc::default());
+        let mut writer =
+            WriteConnection::new(connection, &location, &options, counters, None, horizon, None).unwrap();
+        commit(&mut writer, "CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(5000000))");
+        writer
+    }
+
+    fn commit(writer: &mut WriteConnection, sql: &str) {
+        writer.begin().unwrap();
+        writer.connection().execute_batch(sql).unwrap();
+        writer.commit(Duration::ZERO, Some(Soon::Lazily)).unwrap();
+    }
+
+    #[test]
+    fn the_log_is_synced_beside_the_writer_when_it_has_grown_or_for_every_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = after_a_large_commit(&folder, Durability::Normal);
+        let next = writer.log.write_back_at_frames;
+        assert!(next > writer.log.frames, "it has been asked for");
+        commit(&mut writer, "INSERT INTO t VALUES (1)");
+        assert_eq!(writer.log.write_back_at_frames, next, "not for every commit");
+        assert_eq!((writer.last_commit(), writer.horizon.durable()), (0, 0), "nobody waits for a number");
+        writer.close().unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = after_a_large_commit(&folder, Durability::Full);
+        commit(&mut writer, "INSERT INTO t VALUES (1)");
+        writer.finish_sync().unwrap();
+        assert_eq!((writer.last_commit(), writer.horizon.durable()), (2, 2));
+        writer.close().unwrap();
     }
 }

@@ -22,6 +22,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, Statement, ffi};
 
 use super::objections::{objection, touches_temporary_schema};
+use crate::buffer::CommitError;
 use crate::error::Error;
 use crate::sqlite::{self, SAVEPOINT, Settings};
 
@@ -31,6 +32,15 @@ pub(super) enum Lost {
     RolledBack(Error),
     /// Nobody can tell.
     Unknown(Error),
+}
+
+impl From<CommitError> for Lost {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::RolledBack(error) => Self::RolledBack(error),
+            CommitError::Unknown(error) => Self::Unknown(error),
+        }
+    }
 }
 
 impl From<Error> for Lost {

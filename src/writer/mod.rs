@@ -91,7 +91,7 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        let submitted = if inside::is_writer_thread(self.writer_thread()) {
+        let submitted = if self.is_on_writer_thread() {
             self.submit_inside(operation, bytes)
         } else {
             self.database.buffer().and_then(|buffer| buffer.submit_blocking(operation, bytes))
@@ -143,7 +143,7 @@ impl Writer {
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (operation, value) = prepare(operation);
-        let submitted = if inside::is_writer_thread(self.writer_thread()) {
+        let submitted = if self.is_on_writer_thread() {
             self.submit_inside(operation, bytes)
         } else {
             match self.database.buffer() {
@@ -196,7 +196,7 @@ impl Writer {
     /// acknowledged is durable either way. [`Error::WouldDeadlock`] inside a closure or a [`Self::read`] of this
     /// writer, which it would have to wait for: nothing was closed.
     pub fn close(&self) -> Result<(), Error> {
-        if inside::is_writer_thread(self.writer_thread()) || inside::is_reading(self.writer_thread()) {
+        if self.is_on_writer_thread() || inside::is_reading(self.writer_thread()) {
             return Err(inside::would_deadlock(
                 "closing a writer inside one of its own closures or reads",
                 "close it after the closure or the read has returned",
@@ -223,6 +223,10 @@ impl Writer {
 
     fn writer_thread(&self) -> ThreadId {
         self.database.writer_thread()
+    }
+
+    fn is_on_writer_thread(&self) -> bool {
+        inside::is_writer_thread(self.writer_thread())
     }
 
     /// What the writer has done since it was opened. Never blocks.

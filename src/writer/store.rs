@@ -98,16 +98,10 @@ impl ClosureStore {
             }),
             Err(error) => Err(error.into()),
         };
-        // Those that did not get to run share the fate of the batch.
-        for (operation, responder) in gathered {
-            drop_quietly(operation);
-            out.push(responder, Err(Error::Closed));
-        }
+        leave_unrun(gathered, out);
         result
     }
-}
 
-impl ClosureStore {
     /// Runs everything that was gathered, each closure in a transaction of its own.
     fn run_one_by_one(&mut self, out: &mut Replies<()>) -> Result<(), Lost> {
         let mut gathered = std::mem::take(&mut self.gathered).into_iter();
@@ -118,12 +112,8 @@ impl ClosureStore {
                 Err(error) => Err(error.into()),
             };
             let committed = ran.and_then(|outcome| {
-                self.connection.commit(self.clock.monotonic(), Some(Soon::Now)).map(|()| outcome).map_err(
-                    |error| match error {
-                        CommitError::RolledBack(error) => Lost::RolledBack(error),
-                        CommitError::Unknown(error) => Lost::Unknown(error),
-                    },
-                )
+                self.connection.commit(self.clock.monotonic(), Some(Soon::Now))?;
+                Ok(outcome)
             });
             match committed {
                 Ok(outcome) => out.push_standing_after(no, responder, outcome),
@@ -138,12 +128,17 @@ impl ClosureStore {
             }
             Ok(())
         });
-        for (operation, responder) in gathered {
-            drop_quietly(operation);
-            out.push(responder, Err(Error::Closed));
-        }
+        leave_unrun(gathered, out);
         self.connection.wait_for_room();
         result
+    }
+}
+
+/// Those that did not get to run share the fate of the batch.
+fn leave_unrun(closures: impl Iterator<Item = (Operation, Responder<()>)>, out: &mut Replies<()>) {
+    for (operation, responder) in closures {
+        drop_quietly(operation);
+        out.push(responder, Err(Error::Closed));
     }
 }
 

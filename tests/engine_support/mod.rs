@@ -283,6 +283,12 @@ pub(crate) fn assert_says(error: &Error, parts: &[&str]) {
     }
 }
 
+/// Damages one row, in the file of a database that is closed.
+pub(crate) fn damage(place: &Place, sql: &str) {
+    let connection = rusqlite::Connection::open(place.path()).expect("it opens");
+    assert_eq!(connection.execute(sql, []).expect(sql), 1, "{sql}");
+}
+
 /// Breaks the chain of overflow pages of the only long row of a table.
 pub(crate) fn break_chain(place: &Place, table: &str) {
     let connection = rusqlite::Connection::open(place.path()).expect("it opens");
