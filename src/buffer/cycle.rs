@@ -218,7 +218,7 @@ impl<S: Store> Writer<S> {
         tracing::error!(%error, "the engine has failed and refuses all further work until it is reopened");
         self.shared.latch(&error);
         let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
-        self.replies.deliver_error(&unknown, &self.horizon, 0);
+        self.replies.deliver_error(&unknown, &self.horizon, self.store.last_commit());
         for submission in std::mem::take(&mut self.batch) {
             let _ = submission.responder.send(Err(unknown.clone()));
         }

@@ -42,6 +42,8 @@ enum Op {
     Refuse,
     /// Refused, whatever becomes of the batch.
     RefuseForGood,
+    /// The same, for what was committed last: nobody hears of it before that is durable.
+    RefuseDurably,
     /// Answered with what is committed, whatever becomes of the batch.
     Ask,
     /// Answered by nobody until the store is abandoned.
@@ -111,6 +113,10 @@ impl Store for Sum {
             }
             Op::Ask => {
                 out.push(responder, Ok(*self.committed.lock()));
+                return Ok(());
+            }
+            Op::RefuseDurably => {
+                out.push_standing_after(self.last_commit, responder, Err(Error::refused("asked to refuse")));
                 return Ok(());
             }
             Op::RefuseForGood => {

@@ -81,3 +81,16 @@ fn a_close_leaves_nobody_waiting() {
     // A store that has closed has made everything durable, and said so; this one has not.
     answer(waiting).unwrap_err();
 }
+
+#[test]
+fn an_answer_that_stands_waits_for_the_disk_also_when_the_engine_fails() {
+    let bench = Bench::new();
+    let waiting = bench.submit(Op::AddDurably(1));
+    while *bench.committed.lock() < 1 {
+        std::thread::yield_now();
+    }
+    let answers = bench.one_batch(vec![Op::RefuseDurably, Op::Break(Phase::Commit, Fault::Unknown)]);
+    assert!(matches!(answers[0], Err(Error::OutcomeUnknown { .. })), "{answers:?}");
+    assert!(matches!(answer(waiting), Err(Error::OutcomeUnknown { .. })));
+    assert_latched(&bench);
+}
