@@ -83,13 +83,19 @@ impl LogSync {
         });
         let run = move || {
             while let Some(no) = theirs.next() {
-                let outcome = sync();
-                match &outcome {
-                    Ok(()) => horizon.reach(no),
-                    Err(error) => horizon.fail_beside_the_writer(error),
+                match sync() {
+                    // Whoever waits for the end of it finds everybody told.
+                    Ok(()) => {
+                        horizon.reach(no);
+                        theirs.end(None);
+                    }
+                    // Whoever is told finds the failure noted: the writer that is to close would else find it itself, and
+                    // report it as its own.
+                    Err(error) => {
+                        theirs.end(Some(error.clone()));
+                        horizon.fail_beside_the_writer(&error);
+                    }
                 }
-                // Whoever waits for the end of it finds everybody told.
-                theirs.end(outcome.err());
             }
         };
         let thread = thread::Builder::new()
@@ -243,6 +249,20 @@ mod tests {
         syncs.request(1, Soon::Now);
         drop(syncs);
         assert_eq!(done.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn whoever_hears_of_a_failure_finds_it_noted() {
+        let horizon = Arc::new(Horizon::default());
+        let sync = || Err(Error::refused("the disk is gone"));
+        let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
+        let (asked, (tell, told)) = (Arc::clone(&syncs.asked), mpsc::channel());
+        horizon.when(1, move |_outcome| drop(tell.send(asked.state.lock().failure.is_some())));
+        syncs.request(1, Soon::Now);
+        assert!(
+            told.recv().expect("told"),
+            "a close that follows would take itself for the first to find it"
+        );
     }
 
     #[test]
