@@ -257,7 +257,9 @@ mod tests {
         let sync = || Err(Error::refused("the disk is gone"));
         let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
         let (asked, (tell, told)) = (Arc::clone(&syncs.asked), mpsc::channel());
-        horizon.when(1, move |_outcome| drop(tell.send(asked.state.lock().failure.is_some())));
+        horizon.when(1, move |_outcome| {
+            let _ = tell.send(asked.state.lock().failure.is_some());
+        });
         syncs.request(1, Soon::Now);
         assert!(
             told.recv().expect("told"),
