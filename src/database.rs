@@ -10,7 +10,7 @@ use crate::buffer::{Buffer, Counters, Horizon, Stats, Store};
 use crate::error::Error;
 use crate::fork::Origin;
 use crate::options::Options;
-use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool, Registration};
+use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool, Readers, Registration};
 
 /// What a store holds on to besides its connection, and drops after it: when both are gone, the next open
 /// goes ahead.
@@ -58,11 +58,12 @@ pub(crate) struct Opening<'a> {
 
 impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
     /// Opens the file, or joins whoever has it open in this process. `store` opens the store itself; `kind`
-    /// is how an error calls it.
+    /// is how an error calls it, `readers` whose code reads.
     pub(crate) fn open_file(
         path: &Path,
         options: Options,
         kind: &str,
+        readers: Readers,
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
         options.check()?;
@@ -71,7 +72,7 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         sqlite::join_or_open(&path, join, |registration| {
             let owner = Arc::new(FileOwner::acquire(&path, options.wait_for_owner)?);
             let held = Held::File { owner, registration };
-            Self::start(Location::File(path.clone()), options.clone(), held, store)
+            Self::start(Location::File(path.clone()), options.clone(), held, readers, store)
         })
     }
 
@@ -80,7 +81,7 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
         options.check()?;
-        Self::start(Location::Memory, options, Held::Memory, store)
+        Self::start(Location::Memory, options, Held::Memory, Readers::Own, store)
     }
 
     /// `None` if what was found is closing.
@@ -114,13 +115,15 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         location: Location,
         options: Options,
         held: Held,
+        readers: Readers,
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
         let counters = Arc::new(Counters::default());
         let horizon = Arc::new(Horizon::default());
         let readers = match &location {
             Location::File(path) => {
-                Some(Arc::new(ReaderPool::new(path.clone(), options.readers, options.on_open.clone())))
+                let (max, on_open) = (options.readers, options.on_open.clone());
+                Some(Arc::new(ReaderPool::new(path.clone(), readers, max, on_open)))
             }
             Location::Memory => None,
         };

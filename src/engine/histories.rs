@@ -3,14 +3,15 @@
 //! duroxide reads an instance's whole history again for every activity it runs, and again for every turn. The
 //! records of the latest execution are kept here as they are stored; decoding stays with whoever asks. What is
 //! here is committed, and complete from the first event: a turn is added after its commit and before anybody
-//! hears of it, so a read that follows an awaited write sees it.
+//! hears of it, so a read that follows an awaited write sees it. How much of it is on the disk is known too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::op::Run;
+use crate::buffer::CommitNo;
 
 /// How many bytes are kept, records and what holds them; the instance that came first goes first.
 const BYTES_MAX: usize = 32 << 20;
@@ -20,7 +21,11 @@ const ALLOCATION_BYTES: usize = 16;
 
 /// What an entry takes without its id and its runs. The two maps that lead to it are between half full and full.
 const ENTRY_BYTES: usize =
-    2 * (size_of::<(Arc<str>, Entry)>() + size_of::<(u64, Arc<str>)>()) + 2 * ALLOCATION_BYTES;
+    2 * (size_of::<(Arc<str>, Entry)>() + size_of::<(u64, Arc<str>)>()) + MARKS_BYTES + 3 * ALLOCATION_BYTES;
+
+/// What the numbers of the commits take with which it became durable: the first few there is room for. More are in it
+/// for as long as an fsync takes.
+const MARKS_BYTES: usize = 4 * size_of::<(CommitNo, usize)>();
 
 /// What a run takes without its record: a slot in the entry, not counted here, points to the two counts of an
 /// `Arc` and the run, which points to the record.
@@ -69,8 +74,26 @@ struct Inner {
 struct Entry {
     execution: u64,
     runs: Vec<Arc<Run>>,
+    /// How many of the runs are durable with a commit, oldest first; what had been durable by the latest change needs
+    /// one alone.
+    durable_with: VecDeque<(CommitNo, usize)>,
     bytes: usize,
     place: u64,
+}
+
+impl Entry {
+    /// Notes that all there is now is durable with this commit.
+    fn note(&mut self, no: CommitNo, durable: CommitNo) {
+        while self.durable_with.get(1).is_some_and(|(no, _)| *no <= durable) {
+            self.durable_with.pop_front();
+        }
+        self.durable_with.push_back((no, self.runs.len()));
+    }
+
+    fn durable_len(&self, durable: CommitNo) -> usize {
+        let reached = self.durable_with.iter().take_while(|(no, _)| *no <= durable);
+        reached.last().map_or(0, |(_, runs)| *runs)
+    }
 }
 
 impl Histories {
@@ -82,19 +105,33 @@ impl Histories {
         wanted.then(|| (entry.execution, entry.runs.clone()))
     }
 
+    /// What of the latest execution is durable, from its first event on; `None` if that is nothing, or not known.
+    pub(crate) fn durable(&self, instance: &str, durable: CommitNo) -> Option<(u64, Vec<Arc<Run>>)> {
+        let inner = self.inner.lock();
+        let entry = inner.entries.get(instance)?;
+        let runs = entry.runs.get(..entry.durable_len(durable)).filter(|runs| !runs.is_empty())?;
+        Some((entry.execution, runs.to_vec()))
+    }
+
     #[cfg(feature = "test-hooks")]
     pub(crate) fn clear(&self) {
         *self.inner.lock() = Inner::default();
     }
 
-    pub(super) fn apply(&self, changes: impl Iterator<Item = HistoryChange>) {
+    /// What the commit of this number has changed, while everything up to `durable` is on the disk.
+    pub(super) fn apply(
+        &self,
+        changes: impl Iterator<Item = HistoryChange>,
+        no: CommitNo,
+        durable: CommitNo,
+    ) {
         let mut inner = self.inner.lock();
         for change in changes {
             match change {
                 HistoryChange::Add { instance, execution, runs, complete } => {
-                    inner.add(instance, execution, runs, complete);
+                    inner.add(instance, execution, runs, complete, (no, durable));
                 }
-                HistoryChange::Fill { instance, execution, runs } => inner.put(instance, execution, runs),
+                HistoryChange::Fill { instance, execution, runs } => inner.put(instance, execution, runs, no),
                 HistoryChange::Forget { instance } => inner.remove(&instance),
             }
         }
@@ -108,7 +145,14 @@ fn held_bytes(runs: &[Arc<Run>]) -> usize {
 }
 
 impl Inner {
-    fn add(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>, complete: bool) {
+    fn add(
+        &mut self,
+        instance: Arc<str>,
+        execution: u64,
+        runs: Vec<Arc<Run>>,
+        complete: bool,
+        (no, durable): (CommitNo, CommitNo),
+    ) {
         match self.entries.get_mut(&instance) {
             Some(entry) if entry.execution == execution => {
                 let (slots, added) = (entry.runs.capacity(), held_bytes(&runs));
@@ -118,20 +162,23 @@ impl Inner {
                 entry.runs.extend(runs);
                 if !in_order {
                     entry.runs.sort_by_key(|run| run.first_event);
+                    // What is durable is no longer what comes first.
+                    entry.durable_with.clear();
                 }
+                entry.note(no, durable);
                 let bytes = added + (entry.runs.capacity() - slots) * size_of::<Arc<Run>>();
                 entry.bytes += bytes;
                 self.bytes += bytes;
             }
             // A late turn of an execution before the latest.
             Some(entry) if entry.execution > execution => {}
-            _ if complete => self.put(instance, execution, runs),
+            _ if complete => self.put(instance, execution, runs, no),
             // The latest execution is another one now, and not all of it is known.
             _ => self.remove(&instance),
         }
     }
 
-    fn put(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>) {
+    fn put(&mut self, instance: Arc<str>, execution: u64, runs: Vec<Arc<Run>>, no: CommitNo) {
         self.remove(&instance);
         let slots = runs.capacity() * size_of::<Arc<Run>>();
         let bytes = ENTRY_BYTES + 2 * size_of::<usize>() + instance.len() + slots + held_bytes(&runs);
@@ -139,7 +186,8 @@ impl Inner {
         self.next_place += 1;
         self.bytes += bytes;
         self.order.insert(place, Arc::clone(&instance));
-        self.entries.insert(instance, Entry { execution, runs, bytes, place });
+        let durable_with = VecDeque::from([(no, runs.len())]);
+        self.entries.insert(instance, Entry { execution, runs, durable_with, bytes, place });
     }
 
     fn remove(&mut self, instance: &str) {
@@ -184,7 +232,7 @@ mod tests {
             execution: 1,
             runs: vec![run(1)],
         };
-        histories.apply((0..120_000).map(fill));
+        histories.apply((0..120_000).map(fill), 0, 0);
         let (entries, runs) = kept(&histories);
         assert_eq!(entries, runs);
         assert!(entries * (least_entry + least_run) <= BYTES_MAX, "{entries} are kept");
@@ -198,10 +246,31 @@ mod tests {
             complete: first == 0,
         };
         let fits = (BYTES_MAX / 3 / least_run) as u64;
-        histories.apply((0..fits).step_by(16).map(add));
+        histories.apply((0..fits).step_by(16).map(add), 0, 0);
         assert_eq!(kept(&histories).0, 1);
         let too_many = (BYTES_MAX / least_run) as u64;
-        histories.apply((fits..too_many).step_by(16).map(add));
+        histories.apply((fits..too_many).step_by(16).map(add), 0, 0);
         assert_eq!(kept(&histories), (0, 0), "it alone is too much");
+    }
+
+    #[test]
+    fn what_is_durable_comes_first_and_is_known_for_each_commit() {
+        let histories = Histories::default();
+        let add = |first| HistoryChange::Add {
+            instance: "instance".into(),
+            execution: 1,
+            runs: vec![run(first)],
+            complete: first == 1,
+        };
+        let durable = |no| histories.durable("instance", no).map(|(_, runs)| runs.len());
+        histories.apply([add(1)].into_iter(), 3, 0);
+        histories.apply([add(2)].into_iter(), 5, 2);
+        assert_eq!([2, 3, 4, 5, 6].map(durable), [None, Some(1), Some(1), Some(2), Some(2)]);
+        histories.apply([add(3)].into_iter(), 6, 5);
+        assert_eq!([5, 6].map(durable), [Some(2), Some(3)]);
+        // A gap is filled: until that is durable nobody knows what of the rest comes before it.
+        histories.apply([add(10)].into_iter(), 7, 6);
+        histories.apply([add(9)].into_iter(), 8, 7);
+        assert_eq!([7, 8].map(durable), [None, Some(5)]);
     }
 }

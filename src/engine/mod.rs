@@ -491,7 +491,8 @@ impl Store for Engine {
         (self.has_begun, self.met_damage, self.attempts_only) = (false, false, true);
         self.schedules_work = false;
         if !self.history_changes.is_empty() {
-            self.histories.apply(self.history_changes.drain(..));
+            let changes = self.history_changes.drain(..);
+            self.histories.apply(changes, self.connection.last_commit(), self.horizon.durable());
         }
         Ok(())
     }

@@ -78,7 +78,15 @@ impl Forebay {
         if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
-        if let Some((execution, rows)) = self.database.shared.histories.get(instance, execution) {
+        let shared = &self.database.shared;
+        if shared.begun.take(Some(instance))
+            && execution.is_none()
+            && let Some((execution, rows)) =
+                shared.histories.durable(instance, self.database.horizon.durable())
+        {
+            return decode::events(instance, execution, &rows);
+        }
+        if let Some((execution, rows)) = shared.histories.get(instance, execution) {
             self.durable(Seen::Instance(instance)).await?;
             return decode::events(instance, execution, &rows);
         }
@@ -242,7 +250,11 @@ impl Provider for Forebay {
             // The lease stays out even if the item does not decode: it is not offered again before the
             // lease runs out, so a broken row cannot keep the queue busy with itself.
             let lease = guard.keep();
-            Ok(Some((decode::item(body)?, self.database.shared.tokens.write(lease), attempt)))
+            let item = decode::item(body)?;
+            if let WorkItem::ActivityExecute { instance, .. } = &item {
+                self.database.shared.begun.note(instance);
+            }
+            Ok(Some((item, self.database.shared.tokens.write(lease), attempt)))
         })
     }
 

@@ -3,6 +3,7 @@
 //! Values are encoded and decoded here, on the caller's thread; the writer thread only moves bytes.
 
 mod admin;
+mod begun;
 mod contract;
 mod decode;
 mod encode;
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use begun::Begun;
 use duroxide::providers::ProviderError;
 #[cfg(feature = "test-hooks")]
 pub(crate) use encode::{Encoder, Turn, produced};
@@ -25,6 +27,7 @@ use crate::engine::returns::Returns;
 use crate::engine::{Changed, Engine, Histories, Op, Reply, Submitted, Tokens};
 use crate::error::Error;
 use crate::options::Options;
+use crate::sqlite::Readers;
 
 /// duroxide's storage on one SQLite file, or in memory.
 ///
@@ -63,6 +66,7 @@ struct Shared {
     returns: Arc<Returns>,
     histories: Arc<Histories>,
     changed: Arc<Changed>,
+    begun: Begun,
     tokens: Tokens,
     next_fetch: AtomicU64,
     /// The engine's own.
@@ -120,7 +124,9 @@ impl Forebay {
     }
 
     async fn submit(&self, op: Op, bytes: usize) -> Result<Reply, Error> {
-        let at = self.database.shared.clock.monotonic();
+        let shared = &self.database.shared;
+        shared.begun.take(None);
+        let at = shared.clock.monotonic();
         self.database.buffer()?.submit(Submitted { at, op }, bytes).await?.await
     }
 
@@ -201,7 +207,7 @@ impl std::fmt::Debug for Forebay {
 }
 
 pub(crate) fn open_file(path: &Path, options: Options) -> Result<Forebay, Error> {
-    Ok(started(Database::open_file(path, options, "duroxide's storage", open_engine)?))
+    Ok(started(Database::open_file(path, options, "duroxide's storage", Readers::Own, open_engine)?))
 }
 
 pub(crate) fn open_memory(options: Options) -> Result<Forebay, Error> {
@@ -214,6 +220,7 @@ fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
         returns: Arc::default(),
         histories: Arc::default(),
         changed: Arc::default(),
+        begun: Begun::default(),
         tokens: Tokens::new(),
         next_fetch: AtomicU64::new(0),
         clock,

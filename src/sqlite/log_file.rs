@@ -3,8 +3,14 @@
 //! It is opened through the VFS that the writing connection uses, whatever that is: what it syncs is what that
 //! connection wrote. SQLite keeps no locks on a log (they are on the database and on `-shm`), so a handle more, and
 //! the closing of one, disturb nothing.
+//!
+//! On Linux, where that VFS is SQLite's own for local files, every sync but the first is `fdatasync`, on a descriptor of
+//! ours: SQLite as it is bundled calls `fsync`, which writes the time of the last change as well, and with it, on most file
+//! systems, a transaction of the journal. What a log is read by (its bytes, its size, where they are) `fdatasync`
+//! writes too (fdatasync(2)). The first sync is the VFS's, because it is one of the folder at the same time.
 
 use std::ffi::{CStr, c_int};
+use std::fs::File;
 use std::ptr;
 
 use rusqlite::{Connection, ffi};
@@ -16,6 +22,9 @@ use crate::error::Error;
 pub(super) struct LogFile {
     /// What the VFS keeps of an open file, in memory that it asked for.
     file: Box<[u64]>,
+    /// The same file, once its folder has been synced; `None` where the VFS is to do it.
+    plain: Option<File>,
+    is_folder_synced: bool,
 }
 
 // SAFETY: an open file of a VFS may be used by any thread, one at a time (sqlite3.h: the methods are called without a
@@ -52,9 +61,15 @@ impl LogFile {
         // on the heap. The name lives until the file is closed (see the type).
         let status = unsafe { open(vfs, name, file.as_mut_ptr().cast(), flags, ptr::null_mut()) };
         // SQLite's own rule: a file that has methods is open, and is to be closed, whatever the status says.
-        let opened = Self { file };
+        let mut opened = Self { file, plain: None, is_folder_synced: false };
         check(status)?;
-        if opened.methods().is_none() { Err(unusable()) } else { Ok(opened) }
+        if opened.methods().is_none() {
+            return Err(unusable());
+        }
+        // SAFETY: the name of a registered VFS is a C string that lives as long as it does; the other name as above.
+        let (vfs, log) = unsafe { (CStr::from_ptr(methods.zName), CStr::from_ptr(name)) };
+        opened.plain = plain(vfs, log);
+        Ok(opened)
     }
 
     fn methods(&self) -> Option<&ffi::sqlite3_io_methods> {
@@ -65,10 +80,34 @@ impl LogFile {
 
     /// Returns when everything that was written to the log before the call is on the disk.
     pub(super) fn sync(&mut self) -> Result<(), Error> {
+        if self.is_folder_synced
+            && let Some(plain) = &self.plain
+        {
+            return plain.sync_data().map_err(|source| Error::io(SYNCING, source));
+        }
         let sync = self.methods().and_then(|methods| methods.xSync).ok_or_else(unusable)?;
         // SAFETY: the file is open, and nobody else uses it: it is borrowed mutably.
-        check(unsafe { sync(self.file.as_mut_ptr().cast(), ffi::SQLITE_SYNC_NORMAL) })
+        check(unsafe { sync(self.file.as_mut_ptr().cast(), ffi::SQLITE_SYNC_NORMAL) })?;
+        self.is_folder_synced = true;
+        Ok(())
     }
+}
+
+/// What `sync` does, in the words of an error.
+const SYNCING: &str = "syncing the write-ahead log";
+
+/// A descriptor for `fdatasync`, where nothing stands between SQLite and the file.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn plain(vfs: &CStr, log: &CStr) -> Option<File> {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    // Whoever else is registered may do something at a sync; one that does not open is the VFS's to sync.
+    (vfs == c"unix").then(|| File::open(OsStr::from_bytes(log.to_bytes())).ok()).flatten()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn plain(_vfs: &CStr, _log: &CStr) -> Option<File> {
+    None
 }
 
 #[allow(unsafe_code)]
@@ -82,7 +121,7 @@ impl Drop for LogFile {
 }
 
 fn check(status: c_int) -> Result<(), Error> {
-    Ok(file_control::check(status, "syncing the write-ahead log")?)
+    Ok(file_control::check(status, SYNCING)?)
 }
 
 fn unusable() -> Error {

@@ -29,7 +29,7 @@ pub(crate) use control::{Control, SAVEPOINT};
 pub(crate) use log_sync::Soon;
 pub(crate) use owner::FileOwner;
 pub(crate) use path::prepare_path;
-pub(crate) use readers::ReaderPool;
+pub(crate) use readers::{ReaderPool, Readers};
 pub(crate) use registry::{AnyEngine, Registration, join_or_open};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};

@@ -40,9 +40,19 @@ const INTERRUPT_EVERY: Duration = Duration::from_millis(10);
 
 type Job = Box<dyn FnOnce(&ReaderPool) + Send>;
 
+/// Whose code reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// This crate's: statements that read, and nothing else.
+    Own,
+    /// A user's, which may do anything to a connection.
+    Strange,
+}
+
 /// A bounded set of reading connections to one file, opened when first needed.
 pub(crate) struct ReaderPool {
     path: PathBuf,
+    readers: Readers,
     connections_max: usize,
     on_open: Option<OnOpen>,
     state: Mutex<State>,
@@ -94,7 +104,12 @@ impl State {
 }
 
 impl ReaderPool {
-    pub(crate) fn new(path: PathBuf, connections_max: usize, on_open: Option<OnOpen>) -> Self {
+    pub(crate) fn new(
+        path: PathBuf,
+        readers: Readers,
+        connections_max: usize,
+        on_open: Option<OnOpen>,
+    ) -> Self {
         let (sender, jobs) = bounded(WAITING_READS_MAX);
         let state = State {
             idle: Vec::new(),
@@ -107,7 +122,16 @@ impl ReaderPool {
             threads: 0,
         };
         let room = Arc::new(Semaphore::new(WAITING_READS_MAX));
-        Self { path, connections_max, on_open, state: Mutex::new(state), changed: Condvar::new(), room, jobs }
+        Self {
+            path,
+            readers,
+            connections_max,
+            on_open,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            room,
+            jobs,
+        }
     }
 
     /// Opens all connections, or the first [`OPENED_AHEAD`] of them, while the path still leads to the file: a process may change its root, its user, or the
@@ -376,7 +400,10 @@ impl Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        let usable = self.connection.take().filter(is_as_lent);
+        let usable = self.connection.take().filter(|reader| match self.pool.readers {
+            Readers::Own => reader.connection.is_autocommit(),
+            Readers::Strange => is_as_lent(reader),
+        });
         let mut state = self.pool.state.lock();
         state.leave(self.read);
         match usable {

@@ -19,6 +19,7 @@ use crate::buffer::{Pending, Stats};
 use crate::database::{Database, Opening};
 use crate::error::Error;
 use crate::options::Options;
+use crate::sqlite::Readers;
 use crate::sqlite::Settings;
 use crate::sync::block_on;
 
@@ -62,7 +63,8 @@ impl Writer {
     /// its rows are scheduled in memory, and nobody else may write them.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
         let store = |opening: Opening<'_>| Ok((ClosureStore::open(opening)?, ()));
-        Ok(Self { database: Database::open_file(path.as_ref(), options, "a Writer", store)? })
+        let opened = Database::open_file(path.as_ref(), options, "a Writer", Readers::Strange, store);
+        Ok(Self { database: opened? })
     }
 
     /// Submits a closure; blocks the calling thread while the buffer is full (see

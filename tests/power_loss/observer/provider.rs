@@ -1,7 +1,9 @@
 //! The load through the provider: clients, the loop of a runtime, activities and readers, all at once.
 
-use duroxide::providers::{Provider, ProviderAdmin, PruneOptions, TagFilter, WorkItem};
+use duroxide::Event;
+use duroxide::providers::{Provider, ProviderAdmin, ProviderError, PruneOptions, TagFilter, WorkItem};
 use forebay::ManualClock;
+use tokio::task::JoinSet;
 
 use super::facts::{Fact, Observer};
 use super::readers::{Outside, Over};
@@ -9,6 +11,9 @@ use super::turns::{by_hand, input_of, turn_of};
 use super::{APPENDED, PATIENCE, on_one_thread, options};
 use crate::disk::Disk;
 use crate::engine_support::{HOUR, LOCK, START_MS, completed, raised, start};
+
+/// What a fetch of an activity gives.
+type Fetched = Result<Option<(WorkItem, String, u32)>, ProviderError>;
 
 /// An instance no orchestration belongs to.
 const NOBODY: &str = "nobody";
@@ -160,10 +165,35 @@ impl Outside<'_> {
         Ok(())
     }
 
+    /// What the runtime's worker does first, in a task of its own: it fetches, and reads the history of the instance.
+    async fn fetch_and_read(&self) -> (Fetched, Option<Result<Vec<Event>, ProviderError>>) {
+        let forebay = self.forebay.clone();
+        let work = async move {
+            let fetched = forebay.fetch_work_item(LOCK, HOUR, None, &TagFilter::Any).await;
+            let history = match &fetched {
+                Ok(Some((WorkItem::ActivityExecute { instance, .. }, ..))) if instance != NOBODY => {
+                    Some(forebay.read(instance).await)
+                }
+                _ => None,
+            };
+            (fetched, history)
+        };
+        // Dropped with the load, as any other call.
+        let mut task = JoinSet::new();
+        task.spawn(work);
+        task.join_next().await.expect("one task").expect("it does not panic")
+    }
+
     /// A worker, and the activity it starts.
     async fn activity(&self) -> Result<(), Over> {
-        let fetched = self.forebay.fetch_work_item(LOCK, HOUR, None, &TagFilter::Any).await;
+        let (fetched, history) = self.fetch_and_read().await;
         let Some(Some((item, token, attempt))) = self.answered(fetched)? else { return Ok(()) };
+        if let Some(events) = history.and_then(|history| self.answered(history).transpose()).transpose()?
+            && let (WorkItem::ActivityExecute { instance, .. }, Some(last)) = (&item, events.last())
+        {
+            let (instance, execution) = (instance.clone(), last.execution_id);
+            self.observer.note(Fact::History { instance, execution, events });
+        }
         self.observer.ran(&item);
         let WorkItem::ActivityExecute { instance, execution_id: execution, id, input, .. } = item else {
             return Ok(());
