@@ -131,7 +131,6 @@ impl Engine {
         };
         self.work_changes.insert(id, row, schedule);
         let scheduled_in = self.connection.next_commit();
-        self.schedules_work = true;
         let item = WorkEntry {
             instance,
             execution,
