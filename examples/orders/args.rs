@@ -13,7 +13,7 @@ Usage: cargo run --release --example orders -- [options]
   --in-flight N            how many at a time, 1 to 100000 (default 200)
   --db PATH                the database file (default target/orders.db)
   --durability full|normal full: what anybody outside was told survives a power loss (default)
-                           normal: it survives a crash of the process; of a power loss all but the newest
+                           normal: all survives a crash of the process; a power loss may take the newest
   --fresh                  delete the file of an earlier run and begin again
   --resume                 finish the run that is in the file
   --quick                  100 orders, for CI
