@@ -61,7 +61,7 @@ pub use error::{Cause, Error};
 pub use options::{Durability, Options};
 #[cfg(feature = "duroxide")]
 pub use provider::Forebay;
-/// The rusqlite that closures and [`Options::on_open`] are given connections of: a dependent that uses this one needs
-/// none of its own, and never has two.
+/// The rusqlite that closures and [`Options::on_open`] are given connections of. A dependent needs one of its own only to
+/// switch on features of it (see [`Options::on_open`]); there is one in a program, with the features of both.
 pub use rusqlite;
 pub use writer::{Ticket, Writer};
