@@ -14,9 +14,17 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// What went wrong, named so that the way out is clear.
 ///
-/// Three groups: errors of opening (nothing was changed), errors of one operation (it left no trace and its
-/// neighbours in the batch are untouched), and errors of a whole batch or engine, of which
-/// [`Error::OutcomeUnknown`] and [`Error::Failed`] are the only ones that a reopen alone can cure.
+/// Three groups, in this order:
+///
+/// - **errors of opening**, from [`MissingFolder`](Error::MissingFolder) to [`Io`](Error::Io): nothing was changed;
+/// - **errors of one operation**, from [`Full`](Error::Full) to [`Panicked`](Error::Panicked): it left no trace, and its
+///   neighbours in the batch are untouched;
+/// - **errors of a whole batch or of the engine**: [`RolledBack`](Error::RolledBack), which can be tried again,
+///   [`OutcomeUnknown`](Error::OutcomeUnknown) and [`Failed`](Error::Failed), after which the database has to be opened
+///   again.
+///
+/// `docs/embedding.md` in the repository, "What to do about an error", says of each whether it happened and whether to try
+/// again.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -119,7 +127,7 @@ pub enum Error {
         /// The kind of file system.
         kind: String,
     },
-    /// The linked SQLite can lose acknowledged commits (the WAL-reset bug, fixed in 3.51.3).
+    /// The linked SQLite can lose commits (the WAL-reset bug, fixed in 3.51.3).
     SqliteTooOld {
         /// The version that is linked.
         found: String,
@@ -219,16 +227,18 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// The commit itself failed: the batch may or may not be durable. The engine refuses all further work;
-    /// reopen the database and look.
+    /// Nobody can tell what became of the write: its commit failed, or the sync that was to bring it to the disk; or the
+    /// file was removed or replaced, or the writer thread panicked. It may or may not be in the file. The engine refuses
+    /// all further work with [`Error::Failed`]: open the database again and look. (To a read it says that what was read
+    /// may not be on the disk.)
     OutcomeUnknown {
         /// The cause.
         source: Cause,
     },
-    /// The engine failed earlier and refuses all work until the database is reopened. This operation was
+    /// The engine failed earlier and refuses all work until the database is opened again. This operation was
     /// not attempted.
     Failed {
-        /// The failure that latched.
+        /// That earlier failure.
         source: Cause,
     },
 }
