@@ -435,7 +435,11 @@ impl fmt::Display for Error {
                 "{what} takes {bytes} bytes, the limit is {limit}: store it elsewhere and keep a reference, \
                  or raise record_bytes_max"
             ),
-            Error::Corrupt { record, source } => write!(f, "{record} does not decode: {source}"),
+            Error::Corrupt { record, source } => write!(
+                f,
+                "{record} is damaged: {source}; everything else goes on. It stays in the file as it is: close the \
+                 database and recover it with SQLite's shell (.recover), or restore a backup; or delete the instance"
+            ),
             Error::Refused { reason } => f.write_str(reason),
             Error::Sqlite { source } => write!(f, "SQLite: {source}"),
             Error::Operation { source } => write!(f, "{source}"),
@@ -445,8 +449,7 @@ impl fmt::Display for Error {
             }
             Error::OutcomeUnknown { source } => write!(
                 f,
-                "outcome unknown: the commit failed and the operation may or may not be durable; \
-                 reopen the database: {source}"
+                "outcome unknown: the operation may or may not have happened; open the database again and look: {source}"
             ),
             Error::Failed { source } => {
                 write!(f, "the engine failed earlier, reopen the database: {source}")

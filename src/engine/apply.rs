@@ -257,7 +257,6 @@ impl Engine {
             return Err(Stop::Batch(error.clone()));
         }
         self.connection.begin().map_err(Stop::Batch)?;
-        self.attempts_only = false;
         self.has_begun = true;
         Ok(self.connection.connection())
     }

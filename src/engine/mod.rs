@@ -149,9 +149,6 @@ pub(crate) struct Engine {
     changed: Arc<Changed>,
     horizon: Arc<Horizon>,
     sync_acks: bool,
-    /// Whether the transaction holds attempt counts and nothing else. They have to survive the process alone: losing
-    /// them with the power does no more than try a message once too often.
-    attempts_only: bool,
     history_changes: Vec<HistoryChange>,
     next_message: MessageId,
     next_work: WorkId,
@@ -216,7 +213,6 @@ impl Engine {
             changed,
             horizon,
             sync_acks: options.sync_acks,
-            attempts_only: true,
             history_changes: Vec::new(),
             next_message: 1,
             next_work: 1,
@@ -258,7 +254,6 @@ impl Engine {
         if self.message_changes.is_empty() && self.work_changes.is_empty() {
             return Ok(());
         }
-        self.attempts_only &= self.message_changes.is_attempts_only() && self.work_changes.is_attempts_only();
         self.connection.begin()?;
         self.has_begun = true;
         let connection = self.connection.connection();
@@ -490,12 +485,11 @@ impl Store for Engine {
             self.changed.note(no, instances.map(HistoryChange::instance), self.horizon.durable());
         }
         // Whoever waits for it, or is given what it brings, makes haste (`Horizon::when`).
-        let soon = (!self.attempts_only || self.sync_acks).then_some(Soon::Lazily);
-        self.connection.commit(self.now.monotonic, soon)?;
+        self.connection.commit(self.now.monotonic, Soon::Lazily)?;
         self.undo.clear();
         self.message_changes.committed();
         self.work_changes.committed();
-        (self.has_begun, self.met_damage, self.attempts_only) = (false, false, true);
+        (self.has_begun, self.met_damage) = (false, false);
         if !self.history_changes.is_empty() {
             let changes = self.history_changes.drain(..);
             self.histories.apply(changes, self.connection.last_commit(), self.horizon.durable());
@@ -506,7 +500,6 @@ impl Store for Engine {
     fn rollback(&mut self) -> Result<(), CommitError> {
         self.connection.rollback().map_err(CommitError::Unknown)?;
         (self.has_begun, self.met_damage, self.doomed) = (false, false, None);
-        self.attempts_only = true;
         // What was granted is free again, and what came in with the batch has not been matched. Each such batch
         // had operations, or grants, whose fetches have been answered, so this comes to an end.
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });

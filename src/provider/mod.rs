@@ -175,7 +175,7 @@ impl Forebay {
             return Err(refusal);
         }
         let result = readers.run(move |connection| Ok(read(connection)?)).await;
-        self.durable(seen).await.and(result)
+        self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 
     /// Waits until what a read may have seen is on the disk.
@@ -202,7 +202,7 @@ impl Forebay {
             Ok(result) => result,
             Err(read) => readers.run(read).await,
         };
-        self.durable(seen).await.and(result)
+        self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 
     async fn read_through_writer<T: Send + 'static>(
@@ -222,6 +222,18 @@ enum Seen<'a> {
     Anything,
     /// The rows of one instance.
     Instance(&'a str),
+}
+
+/// Damage that SQLite has met, with what was read.
+fn name_damage(error: Error, seen: Seen<'_>) -> Error {
+    if !matches!(error, Error::Sqlite { .. }) || !error.is_damage() {
+        return error;
+    }
+    let record = match seen {
+        Seen::Anything => "what was to be read".to_owned(),
+        Seen::Instance(instance) => format!("instance {instance}"),
+    };
+    Error::Corrupt { record, source: Arc::new(error) }
 }
 
 /// A read as an operation, and where its answer will be.

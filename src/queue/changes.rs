@@ -25,19 +25,17 @@ pub(crate) enum Change<Row> {
 #[derive(Debug)]
 pub(crate) struct Changes<Row> {
     rows: BTreeMap<i64, Change<Row>>,
-    attempts_only: bool,
     ahead: Ahead,
 }
 
 impl<Row> Default for Changes<Row> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), attempts_only: true, ahead: Ahead::default() }
+        Self { rows: BTreeMap::new(), ahead: Ahead::default() }
     }
 }
 
 impl<Row> Changes<Row> {
     pub(crate) fn insert(&mut self, id: i64, row: Row, schedule: Schedule) {
-        self.attempts_only = false;
         self.rows.insert(id, Change::Insert(row, schedule));
     }
 
@@ -58,13 +56,11 @@ impl<Row> Changes<Row> {
 
     /// The row will be visible at another time.
     pub(crate) fn reschedule(&mut self, id: i64, schedule: Schedule) {
-        self.attempts_only = false;
         self.ahead.forget(id);
         self.set_attempt(id, schedule);
     }
 
     pub(crate) fn delete(&mut self, id: i64) {
-        self.attempts_only = false;
         self.ahead.forget(id);
         match self.rows.entry(id) {
             Entry::Vacant(entry) => {
@@ -86,11 +82,6 @@ impl<Row> Changes<Row> {
         self.rows.is_empty()
     }
 
-    /// Whether losing all of it with the power would do no more than try a message once too often.
-    pub(crate) fn is_attempts_only(&self) -> bool {
-        self.attempts_only
-    }
-
     /// The staged row, for a reader that comes before the commit.
     pub(crate) fn inserted(&self, id: i64) -> Option<&Row> {
         match self.rows.get(&id) {
@@ -101,7 +92,6 @@ impl<Row> Changes<Row> {
 
     /// What is to be written; a row that is inserted for the first attempt to be made soon has it in it (ahead.rs).
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (i64, Change<Row>)> + use<'_, Row> {
-        self.attempts_only = true;
         let ahead = &mut self.ahead;
         std::mem::take(&mut self.rows).into_iter().map(move |(id, change)| match change {
             Change::Insert(row, Schedule { visible_at_ms: VISIBLE, attempt: 0 }) if ahead.insert(id) => {
@@ -119,7 +109,6 @@ impl<Row> Changes<Row> {
     /// What was drained is not, and what was staged is not to be.
     pub(crate) fn rolled_back(&mut self) {
         self.rows.clear();
-        self.attempts_only = true;
         self.ahead.rolled_back();
     }
 

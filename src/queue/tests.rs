@@ -387,7 +387,7 @@ proptest! {
         changes.put_attempts_right();
         write(&mut table, &mut changes);
         prop_assert!(says(&table, &expected, has_rolled_back), "{table:?} for {expected:?}");
-        prop_assert!(changes.is_empty() && changes.is_attempts_only());
+        prop_assert!(changes.is_empty());
     }
 }
 
@@ -414,10 +414,6 @@ fn schedule(attempt: u32) -> Schedule {
     Schedule { visible_at_ms: 0, attempt }
 }
 
-fn changes_mention(changes: &Changes<&str>, id: i64) -> bool {
-    changes.inserted(id).is_some()
-}
-
 #[test]
 fn a_bounded_number_of_rows_is_ahead() {
     let mut changes = Changes::default();
@@ -430,16 +426,11 @@ fn a_bounded_number_of_rows_is_ahead() {
 }
 
 #[test]
-fn losing_the_power_may_cost_attempt_counts_alone() {
-    let mut changes = Changes::<()>::default();
-    changes.set_attempt(1, schedule(1));
-    assert!(changes.is_attempts_only());
-    changes.reschedule(1, schedule(1));
-    assert!(!changes.is_attempts_only(), "a visibility that was promised is more than an attempt");
+fn what_comes_and_goes_within_a_batch_is_nothing() {
     let mut changes = Changes::<()>::default();
     changes.insert(1, (), schedule(0));
     changes.delete(1);
-    assert!(changes.is_empty(), "came and went within one batch");
+    assert!(changes.is_empty());
 }
 
 #[test]
