@@ -196,7 +196,7 @@ impl Engine {
             let found = found.map_err(|error| {
                 self.unread(error, || format!("the history of {named}, execution {execution}"))
             })?;
-            let collides = |first| !(is_last_word && first < run.first_event && runs.len() == 1);
+            let collides = |first| !(is_last_word && first != run.first_event && runs.len() == 1);
             if let Some((first, last)) = found.filter(|(first, _)| collides(*first)) {
                 let error = Error::refused(format!(
                     "duplicate event: events {}..={} of execution {execution} overlap with the stored {first}..={last}",
