@@ -23,8 +23,10 @@ enum Expected {
     Panicked,
     /// The whole batch did not happen.
     BatchRolledBack,
+    /// The same, and the closure is told that it was the reason.
+    BatchLostBy(&'static str),
 }
-use Expected::{BatchRolledBack, Panicked, Refused, Undone};
+use Expected::{BatchLostBy, BatchRolledBack, Panicked, Refused, Undone};
 
 const TABLE: &str = "
     CREATE TABLE t (n INTEGER PRIMARY KEY, who TEXT NOT NULL DEFAULT 'somebody');
@@ -106,15 +108,23 @@ fn check(name: &str, closure: Closure, expected: &Expected) {
             assert!(matches!(error, Error::Panicked { .. }), "{name}: {error}");
             &[1, 3]
         }
-        BatchRolledBack => {
-            for answer in [first.as_ref().err(), odd.as_ref().err(), last.as_ref().err()] {
+        BatchRolledBack | BatchLostBy(_) => {
+            for answer in [first.as_ref().err(), last.as_ref().err()] {
                 let error = answer.unwrap_or_else(|| panic!("{name}: acknowledged"));
                 assert!(matches!(error, Error::RolledBack { .. }), "{name}: {error}");
+            }
+            let error = odd.expect_err(name);
+            match expected {
+                BatchLostBy(why) => {
+                    let its_own = matches!(&error, Error::Refused { reason } if reason.contains(why));
+                    assert!(its_own && !error.is_retryable(), "{name}: {error}");
+                }
+                _ => assert!(matches!(error, Error::RolledBack { .. }), "{name}: {error}"),
             }
             &[]
         }
     };
-    if !matches!(expected, BatchRolledBack) {
+    if !matches!(expected, BatchRolledBack | BatchLostBy(_)) {
         assert_eq!(first.unwrap(), before, "{name}");
         assert_eq!(last.unwrap(), before, "{name}: the neighbour behind it");
     }
@@ -244,7 +254,7 @@ fn nothing_is_written_after_a_batch_has_ended() {
         (
             "an error that is handed on",
             |tx| Ok(tx.execute("INSERT INTO guarded VALUES (1)", []).map(drop)?),
-            BatchRolledBack,
+            BatchLostBy("use ABORT"),
         ),
         (
             "a panic",
