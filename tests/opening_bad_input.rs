@@ -146,6 +146,31 @@ fn a_database_that_was_cut_short() {
 fn a_database_with_a_damaged_page() {
     let place = Place::new();
     own_database(&place);
+    damage(&place);
+    let error = refused(&place, &place.path());
+    assert!(matches!(error, Error::NotADatabase { .. }), "{error:?}");
+    assert_says(&error, &[&shown(&place.path()), "restore"]);
+}
+
+/// By then a copy that `VACUUM INTO` made, say, has been put into WAL mode: it is put back.
+#[test]
+fn a_database_with_a_damaged_page_and_a_rollback_journal() {
+    let place = Place::new();
+    own_database(&place);
+    let connection = Connection::open(place.path()).expect("SQLite opens it");
+    connection.pragma_update(None, "journal_mode", "DELETE").expect("it takes that");
+    drop(connection);
+    damage(&place);
+    let versions = || fs::read(place.path()).expect("it is read")[18..20].to_vec();
+    assert_eq!(versions(), [1, 1]);
+    let error = Forebay::open(place.path()).expect_err("it is damaged");
+    assert!(matches!(error, Error::NotADatabase { .. }), "{error:?}");
+    assert_eq!(versions(), [1, 1], "it is in WAL mode for good");
+    assert_eq!(contents(place.folder.path()).keys().collect::<Vec<_>>(), ["app.db"]);
+}
+
+/// Overwrites the first page of the queue of activities.
+fn damage(place: &Place) {
     let connection = Connection::open(place.path()).expect("SQLite opens it");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'work'";
     let root: u32 = connection.query_row(sql, [], |row| row.get(0)).expect("the table is there");
@@ -155,10 +180,6 @@ fn a_database_with_a_damaged_page() {
     let mut bytes = fs::read(place.path()).expect("it is there");
     bytes[(root - 1) * page..root * page].fill(0xA5);
     fs::write(place.path(), bytes).expect("written");
-
-    let error = refused(&place, &place.path());
-    assert!(matches!(error, Error::NotADatabase { .. }), "{error:?}");
-    assert_says(&error, &[&shown(&place.path()), "restore"]);
 }
 
 /// What duroxide's own provider makes, as far as it takes to recognise it.

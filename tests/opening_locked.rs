@@ -22,11 +22,13 @@ fn place() -> (TempDir, PathBuf) {
 }
 
 /// The ways to hold the lock: the journal mode of the file, and what is done to hold it.
-const WAYS: [(&str, &str); 4] = [
+const WAYS: [(&str, &str); 5] = [
     ("DELETE", "BEGIN IMMEDIATE"),
     ("DELETE", "BEGIN; SELECT * FROM t"),
     ("DELETE", "PRAGMA locking_mode = EXCLUSIVE; UPDATE t SET n = 2"),
     ("WAL", "PRAGMA locking_mode = EXCLUSIVE; UPDATE t SET n = 2"),
+    // A log that is found is written again, for which nobody else may write it.
+    ("WAL", "UPDATE t SET n = 2; BEGIN IMMEDIATE"),
 ];
 
 fn locked(path: &Path, (journal, lock): (&str, &str)) -> Connection {

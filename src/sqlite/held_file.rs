@@ -189,14 +189,10 @@ impl HeldFile {
         self.before.restore(self);
     }
 
-    /// Whether [`Self::exclude_everybody`] does.
-    pub(super) const CAN_EXCLUDE: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
-    /// Keeps everybody who uses SQLite out of the database, if nobody is in it.
-    pub(super) fn exclude_everybody(&self) -> io::Result<Excluded<'_>> {
-        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        open_file_lock(file, LockKind::Exclusive, ALL_LOCKS)?;
-        Ok(Excluded(file))
+    /// Keeps everybody who uses SQLite out of the database, if nobody is in it. `None` where that cannot be done.
+    pub(super) fn exclude_everybody(&self) -> Option<io::Result<Excluded<'_>>> {
+        let file = self.file.as_ref().filter(|_| cfg!(any(target_os = "linux", target_os = "android")))?;
+        Some(open_file_lock(file, LockKind::Exclusive, ALL_LOCKS).map(|()| Excluded(file)))
     }
 
     /// Takes the locks that stand in for SQLite's, once SQLite has its own. Where they cannot be had everything

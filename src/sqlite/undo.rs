@@ -7,8 +7,9 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::held_file::{HeldFile, id_at};
@@ -53,71 +54,114 @@ impl Before {
 
     /// Makes it so again, as far as nobody else has a part in it. To be called when every connection is closed.
     pub(super) fn restore(&self, held: &HeldFile) {
-        let restored = match self.database {
-            Was::Missing | Was::Empty => self.remove(held),
-            Was::Full { wal } => self.put_back(held, wal),
-        };
-        if let Err(error) = restored {
+        if let Err(error) = self.try_restore(held) {
             let path = held.path().display();
-            tracing::warn!(%error, %path, "what a failed open has made beside its error could not be removed");
+            tracing::warn!(%error, %path, "what a failed open has made could not be removed");
         }
     }
 
-    fn remove(&self, held: &HeldFile) -> Result<(), Error> {
+    fn try_restore(&self, held: &HeldFile) -> Result<(), Error> {
         let path = held.path();
-        let failed = |error| Error::io(format!("removing {}", path.display()), error);
+        let failed = |error| Error::io(format!("removing what was made of {}", path.display()), error);
         let Some(file) = held.file() else { return Ok(()) };
-        let is_ours = || Ok(id_at(path)? == held.id());
-        if !held.id().is_some() || !is_ours().map_err(failed)? {
+        if held.id().is_none() || id_at(path).map_err(failed)? != held.id() {
             return Ok(());
-        }
-        let before = stamps(path);
-        let is_empty = file.metadata().map_err(failed)?.len() == 0;
-        if !is_empty && !(HeldFile::CAN_EXCLUDE && is_unused(path)?) {
-            return Ok(());
-        }
-        let Ok(_excluded) = held.exclude_everybody() else { return Ok(()) };
-        // IMPORTANT: looked at again now that nobody can write.
-        if stamps(path) != before || !is_ours().map_err(failed)? {
-            return Ok(());
-        }
-        for (suffix, was_there) in BESIDE.iter().zip(self.beside) {
-            if !was_there {
-                remove_if_there(&beside(path, suffix)).map_err(failed)?;
-            }
         }
         match self.database {
-            Was::Missing => remove_if_there(path).map_err(failed),
-            _ if is_empty => Ok(()),
-            _ => file.set_len(0).map_err(failed),
+            Was::Missing | Was::Empty => {
+                let is_empty = || Ok(file.metadata()?.len() == 0);
+                // SQLite locks nothing that is empty without writing to it, for which there may be no room.
+                let excluded = if is_empty().map_err(failed)? { held.exclude_everybody() } else { None };
+                if let Some(excluded) = excluded {
+                    let _excluded = excluded.map_err(failed)?;
+                    // Looked at again, now that nobody can write.
+                    if is_empty().map_err(failed)? {
+                        self.remove(path, file).map_err(failed)?;
+                    }
+                } else {
+                    let alone = Alone::with(path)?;
+                    if alone.finds_nothing_in_it()? {
+                        self.remove(path, file).map_err(failed)?;
+                    }
+                }
+            }
+            Was::Full { wal } => {
+                let changed = !wal && is_wal(file).map_err(failed)?;
+                let [had_log, ..] = self.beside;
+                if !had_log && (changed || beside(path, "-wal").exists()) {
+                    let alone = Alone::with(path)?;
+                    // Where there is no room, this makes some.
+                    self.remove_beside(path, &["-shm"]).map_err(failed)?;
+                    alone.leave_no_log(changed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the database, or what is in it, and what is beside it.
+    fn remove(&self, path: &Path, file: &File) -> io::Result<()> {
+        self.remove_beside(path, &BESIDE)?;
+        match self.database {
+            Was::Missing => fs::remove_file(path),
+            _ if file.metadata()?.len() == 0 => Ok(()),
+            _ => file.set_len(0),
         }
     }
 
-    /// Has SQLite itself do it, which knows whether it is the only one there.
-    fn put_back(&self, held: &HeldFile, wal: bool) -> Result<(), Error> {
-        let path = held.path();
-        let [had_log, ..] = self.beside;
-        let changed = |file| Ok(!wal && is_wal(file)?);
-        let changed = held.file().map_or(Ok(false), changed);
-        let changed = changed.map_err(|error| Error::io(format!("reading {}", path.display()), error))?;
-        if had_log || !(changed || beside(path, "-wal").exists()) {
-            return Ok(());
+    /// Removes those that were not there.
+    fn remove_beside(&self, path: &Path, suffixes: &[&str]) -> io::Result<()> {
+        for (suffix, was_there) in BESIDE.iter().zip(self.beside) {
+            if suffixes.contains(suffix) && !was_there {
+                remove_if_there(&beside(path, suffix))?;
+            }
         }
-        let connection = connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        if changed {
-            return set_pragma(&connection, "journal_mode", "DELETE", "delete");
-        }
-        // The last one to close removes the log.
-        Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?)
+        Ok(())
     }
 }
 
-/// When the database and its log were last written, and how long they are.
-fn stamps(path: &Path) -> [Option<(u64, SystemTime)>; 2] {
-    [path, &beside(path, "-wal")].map(|path| {
-        let metadata = fs::metadata(path).ok()?;
-        Some((metadata.len(), metadata.modified().ok()?))
-    })
+/// A connection that has the database for itself: nobody else reads it, writes it, or has its `-shm`, which this
+/// one does not need either.
+struct Alone(Connection);
+
+impl Alone {
+    /// An error if somebody else is there; waits for nobody.
+    fn with(path: &Path) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        set_pragma(&connection, "locking_mode", "EXCLUSIVE", "exclusive")?;
+        // The lock stays.
+        connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+        Ok(Self(connection))
+    }
+
+    /// Whether a database that was empty when it was opened holds no more than what the open itself puts there.
+    fn finds_nothing_in_it(&self) -> Result<bool, Error> {
+        let mut found = self.0.prepare("SELECT type, name FROM sqlite_schema")?;
+        let found = found.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let found = found.collect::<Result<Vec<(String, String)>, _>>()?;
+        let made_by: i64 = self.0.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        if made_by != ENGINE_APPLICATION_ID {
+            return Ok(made_by == 0 && found.is_empty());
+        }
+        for (_kind, table) in found.iter().filter(|(kind, _name)| kind == "table") {
+            let table = table.replace('"', "\"\"");
+            if self.0.prepare(&format!("SELECT 1 FROM \"{table}\""))?.exists([])? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves what little there is of a log into the database, and removes it; and with it the mode that has one.
+    fn leave_no_log(self, nor_its_mode: bool) -> Result<(), Error> {
+        self.0.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        if nor_its_mode { set_pragma(&self.0, "journal_mode", "DELETE", "delete") } else { Ok(()) }
+    }
 }
 
 fn is_wal(mut file: &File) -> io::Result<bool> {
@@ -125,32 +169,6 @@ fn is_wal(mut file: &File) -> io::Result<bool> {
     let mut version = [0];
     file.seek(SeekFrom::Start(at))?;
     Ok(file.read(&mut version)? == 1 && version == [wal])
-}
-
-/// Whether a database that was empty when it was opened holds nothing but what the open itself puts there.
-fn is_unused(path: &Path) -> Result<bool, Error> {
-    let connection = connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let mut tables = connection.prepare("SELECT type, name FROM sqlite_schema")?;
-    let tables = tables.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let tables = tables.collect::<Result<Vec<(String, String)>, _>>()?;
-    let made_by: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    if made_by != ENGINE_APPLICATION_ID {
-        return Ok(made_by == 0 && tables.is_empty());
-    }
-    for (_type, name) in tables.iter().filter(|(kind, _name)| kind == "table") {
-        if connection.prepare(&format!("SELECT 1 FROM \"{}\"", name.replace('"', "\"\"")))?.exists([])? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// One that waits for nobody.
-fn connection(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
-    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::ZERO)?;
-    Ok(connection)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
