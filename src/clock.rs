@@ -81,10 +81,10 @@ impl ManualClock {
         Self { inner: Arc::new(Mutex::new(time)) }
     }
 
-    /// Moves both the monotonic and the wall clock forward and wakes every engine that runs on this clock.
+    /// Moves both the monotonic and the wall clock forward, as far as they go, and wakes every engine that runs on this clock.
     pub fn advance(&self, by: Duration) {
         self.change(|time| {
-            time.monotonic += by;
+            time.monotonic = time.monotonic.saturating_add(by);
             time.wall_ms = time.wall_ms.saturating_add(duration_ms(by));
         });
     }

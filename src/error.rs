@@ -14,18 +14,30 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// What went wrong, named so that the way out is clear.
 ///
-/// Three groups: errors of opening (it left no trace, see below), errors of one operation (it left no trace and its
-/// neighbours in the batch are untouched), and errors of a whole batch or engine, of which
-/// [`Error::OutcomeUnknown`] and [`Error::Failed`] are the only ones that a reopen alone can cure.
+/// Three groups, in this order:
+///
+/// - **errors of opening**, from [`MissingFolder`](Error::MissingFolder) to [`Io`](Error::Io): nothing was changed (see
+///   below);
+/// - **errors of one operation**, from [`Full`](Error::Full) to [`Panicked`](Error::Panicked): it left no trace, and its
+///   neighbours in the batch are untouched;
+/// - **errors of a whole batch or of the engine**: [`RolledBack`](Error::RolledBack), which can be tried again,
+///   [`OutcomeUnknown`](Error::OutcomeUnknown) and [`Failed`](Error::Failed), after which the database has to be opened
+///   again.
+///
+/// `docs/embedding.md` in the repository, "What to do about an error", says of each whether it happened and whether to try
+/// again.
 ///
 /// What can refuse an open comes before anything is changed: the options, the path, whose file it is, and
-/// [`Options::on_open`](crate::Options::on_open) on the writing connection and on as many reading ones as are opened ahead.
+/// [`Options::on_open`](crate::Options::on_open) on the writing connection and on the reading ones that are opened with it.
 /// What the open had made by then is removed again: the database if there was none (one that was empty is empty
-/// again), the `-lock`, `-wal` and `-shm`. What may be left all the same: a `-shm` beside a log that was there; after an
-/// I/O error whatever that error kept from being removed; a database in an older format of forebay's that was brought up
-/// to date before something else failed; and a file that did not exist, or was empty, and that another process has opened or
-/// written meanwhile. A rollback journal that a crash has left is rolled back by whoever looks at the database, as
-/// ever with SQLite.
+/// again), the `-lock`, `-wal` and `-shm`. This may be left all the same:
+///
+/// - a `-shm` beside a log that was there;
+/// - a file that did not exist, or was empty, and that another process has opened or written meanwhile;
+/// - a database in an older format of forebay's that was brought up to date before something else failed;
+/// - after an I/O error, what that error kept from being removed.
+///
+/// A rollback journal that a crash has left is rolled back by whoever looks at the database, as ever with SQLite.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -143,7 +155,7 @@ pub enum Error {
         /// The kind of file system.
         kind: String,
     },
-    /// The linked SQLite can lose acknowledged commits (the WAL-reset bug, fixed in 3.51.3).
+    /// The linked SQLite can lose commits (the WAL-reset bug, fixed in 3.51.3).
     SqliteTooOld {
         /// The version that is linked.
         found: String,
@@ -258,16 +270,18 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// The commit itself failed: the batch may or may not be durable. The engine refuses all further work;
-    /// reopen the database and look.
+    /// Nobody can tell what became of the write: its commit failed, or the sync that was to bring it to the disk; or the
+    /// file was removed or replaced, or the writer thread panicked. It may or may not be in the file. The engine refuses
+    /// all further work with [`Error::Failed`]: open the database again and look. (To a read it says that what was read
+    /// may not be on the disk.)
     OutcomeUnknown {
         /// The cause.
         source: Cause,
     },
-    /// The engine failed earlier and refuses all work until the database is reopened. This operation was
+    /// The engine failed earlier and refuses all work until the database is opened again. This operation was
     /// not attempted.
     Failed {
-        /// The failure that latched.
+        /// That earlier failure.
         source: Cause,
     },
 }
@@ -503,7 +517,11 @@ impl fmt::Display for Error {
                 "{what} takes {bytes} bytes, the limit is {limit}: store it elsewhere and keep a reference, \
                  or raise record_bytes_max"
             ),
-            Error::Corrupt { record, source } => write!(f, "{record} does not decode: {source}"),
+            Error::Corrupt { record, source } => write!(
+                f,
+                "{record} is damaged: {source}; everything else goes on. It stays in the file as it is: close the \
+                 database and recover it with SQLite's shell (.recover), or restore a backup; or delete the instance"
+            ),
             Error::Refused { reason } => f.write_str(reason),
             Error::Sqlite { source } => write!(f, "SQLite: {source}"),
             Error::Operation { source } => write!(f, "{source}"),
@@ -518,8 +536,7 @@ impl fmt::Display for Error {
             Error::Failed { source } if is_gone(source) => write!(f, "the engine failed earlier: {source}"),
             Error::OutcomeUnknown { source } => write!(
                 f,
-                "outcome unknown: the commit failed and the operation may or may not be durable; \
-                 reopen the database: {source}"
+                "outcome unknown: the operation may or may not have happened; open the database again and look: {source}"
             ),
             Error::Failed { source } => {
                 write!(f, "the engine failed earlier, reopen the database: {source}")

@@ -2,7 +2,8 @@
 //!
 //! Many threads submit, one thread writes, one transaction a batch. With the `duroxide` feature (default) it
 //! is a drop-in storage provider for the duroxide runtime: replace `SqliteProvider::new(..)` by
-//! [`Forebay::open`].
+//! [`Forebay::open`]. [`Forebay`] shows a whole program; [`Durability`] says what survives what, [`Error`] what to do
+//! when something fails.
 //!
 //! # The path of one operation
 //!
@@ -21,7 +22,7 @@
 //!          ▼
 //!   4 sqlite/     one connection writes and checkpoints; a few query_only ones read
 //!          ▼
-//!       app.db    WAL, synchronous = FULL
+//!       app.db    WAL, synchronous = NORMAL; a second thread syncs the log, and who has to waits for it
 //! ```
 //!
 //! `codec/` is the format of stored records; `docs/design.md` in the repository has the invariants, the
@@ -60,7 +61,7 @@ pub use error::{Cause, Error};
 pub use options::{Durability, Options};
 #[cfg(feature = "duroxide")]
 pub use provider::Forebay;
-/// The rusqlite that closures and [`Options::on_open`] are given connections of: a dependent that uses this one needs
-/// none of its own, and never has two.
+/// The rusqlite that closures and [`Options::on_open`] are given connections of. A dependent needs one of its own only to
+/// switch on features of it (see [`Options::on_open`]); there is one in a program, with the features of both.
 pub use rusqlite;
 pub use writer::{Ticket, Writer};

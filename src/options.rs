@@ -13,24 +13,23 @@ use rusqlite::Connection;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 
-/// What an acknowledged write survives.
+/// What a write survives once it is answered: once its call has returned, or its ticket has resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// Whatever anybody outside was told, or could have seen, survives a crash of the process, of the machine, and a power
     /// loss. A client, an activity, a reader, and a ticket of a [`Writer`](crate::Writer) are answered when the commits they
-    /// depend on have been fsynced; one fsync covers many.
+    /// depend on are on the disk; one sync covers many.
     ///
-    /// duroxide's runtime itself does not wait: its turns and acknowledgements survive the process when they are answered, and
-    /// the machine a few milliseconds later. After a power loss what is missing is what nobody outside has
-    /// seen anything of; it is done again. [`Options::sync_acks`] has them wait as well. (The idea is *external synchrony*,
-    /// Nightingale et al., "Rethink the Sync", OSDI 2006.)
-    ///
-    /// Attempt counts that nothing else shares a batch with may be lost with the power in any case: a message is then
-    /// tried once more than was counted.
+    /// duroxide's runtime itself does not wait: its acknowledgements, and its fetches of turns, are answered when they are
+    /// committed, and survive the process from then on. The sync that covers such a commit begins within 5 ms, or when
+    /// a sync already under way has ended. What a power loss takes before that, nobody outside has seen anything of; it
+    /// is done again. Attempt counts may be among it: a message is then tried more often than was counted.
+    /// [`Options::sync_acks`] has the runtime wait as well. (The idea is *external synchrony*, Nightingale et al.,
+    /// "Rethink the Sync", OSDI 2006.)
     #[default]
     Full,
-    /// An acknowledged write survives a crash of the process. After a crash of the machine or a power loss
-    /// the newest acknowledged writes may be missing, always a suffix and never a part of a batch. This is
+    /// An answered write is committed and survives a crash of the process. After a crash of the machine or a power loss
+    /// the newest commits may be missing, always a suffix and never a part of a batch. This is
     /// what duroxide's own `SqliteProvider` gives.
     Normal,
 }
@@ -136,19 +135,21 @@ const RECORD_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 const CACHE_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 40;
 
 impl Options {
-    /// What an acknowledged write survives. Default: [`Durability::Full`], because a durable-execution
-    /// runtime repeats side effects when an acknowledged turn is lost.
+    /// What an answered write survives. Default: [`Durability::Full`], because what clients were told, and
+    /// what activities have done, cannot be taken back.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Whether, at [`Durability::Full`], the runtime's own acknowledgements wait for the disk too. Default: false.
+    /// Whether, at [`Durability::Full`], the runtime's own calls wait for the disk too. Default: false, because nobody
+    /// outside sees a difference (see there).
     ///
-    /// Without it an acknowledged turn or activity survives the process at once, and the machine as soon as the fsync
-    /// that is under way returns; nobody outside is told of anything that depends on it before that (see
-    /// [`Durability::Full`]). Choose true if you drive duroxide's `Provider` by hand and act on the outcome of its
-    /// acknowledgements yourself: every answer then waits for its own fsync.
+    /// With it, acknowledgements, abandons, and fetches that are given a turn or an activity are answered when the commit of
+    /// their own batch is on the disk, as a client's calls are in any case. The attempt that a fetch counts is then on
+    /// the disk before the item is given out. Choose it if you drive duroxide's `Provider` by hand and act on the outcome of
+    /// its acknowledgements yourself. It changes nothing for a [`Writer`](crate::Writer), at [`Durability::Normal`], and in
+    /// memory.
     pub fn sync_acks(mut self, sync_acks: bool) -> Self {
         self.sync_acks = sync_acks;
         self
@@ -184,8 +185,9 @@ impl Options {
     }
 
     /// How many `query_only` connections serve reads beside the writer. Default: 2. From 1 to 256. In memory mode there
-    /// are none, reads go through the writer, and this is not looked at. As many threads are started when reads are first
-    /// awaited.
+    /// are none, reads go through the writer, and this is not looked at. The first eight are opened with the database,
+    /// further ones when they are needed. Reads that are awaited run on threads of their own: each starts one more, up to
+    /// as many as there may be connections.
     pub fn readers(mut self, connections: usize) -> Self {
         self.readers = connections;
         self
@@ -244,20 +246,24 @@ impl Options {
     /// settings: for functions, collations, modules, `trusted_schema` and other pragmas that belong to a connection.
     /// Default: none.
     ///
-    /// It runs on whatever thread opens the connection, a reader's when it is first needed, and cannot write
-    /// (`PRAGMA query_only`). What durability depends on (`journal_mode`, `synchronous`, `wal_autocheckpoint`,
-    /// `locking_mode`, attached databases) is looked at afterwards: a change is an [`Error::InvalidOption`], and the
-    /// connection is not used. So is a panic. An error that it returns is the cause of an [`Error::OnOpen`]. Hooks and busy
-    /// handlers are not kept. When the database is opened it comes before anything in the file is changed, so it may
-    /// find one that is empty or not in WAL mode yet.
+    /// It runs on the thread that opens the connection: the one that opens the database, for the writer's and the first
+    /// eight readers'; the one that needs it, for a further reader's. It cannot write (`PRAGMA query_only`). What
+    /// durability depends on (`journal_mode`, `synchronous`, `wal_autocheckpoint`, `locking_mode`, attached databases)
+    /// is looked at afterwards: a change is an [`Error::InvalidOption`], and the connection is not used. So is a panic.
+    /// An error that it returns is the cause of an [`Error::OnOpen`]. Hooks and busy handlers are not kept. When the
+    /// database is opened it comes before anything in the file is changed, so it may find one that is empty or not in
+    /// WAL mode yet.
     ///
     /// Where the file is open in this process already, its `on_open` has to be the same one, or the open is refused
-    /// ([`Error::OptionsDiffer`]): give both opens clones of one `Options`. A function, or a closure that has captured nothing, is
-    /// the same wherever it is given.
+    /// ([`Error::OptionsDiffer`]): give both opens clones of one `Options`. A function that is given by its name, and a
+    /// closure that has captured nothing, is the same wherever it is given.
+    ///
+    /// rusqlite has functions and collations behind features that forebay does not switch on: depend on rusqlite as
+    /// well, in the version that forebay has, with `features = ["functions", "collation"]`. Cargo builds one for both.
     ///
     /// ```
     /// let options = forebay::Options::default()
-    ///     .on_open(|connection| Ok(connection.execute_batch("PRAGMA foreign_keys = ON")?));
+    ///     .on_open(|connection| Ok(connection.execute_batch("PRAGMA recursive_triggers = ON")?));
     /// # let _ = options;
     /// ```
     pub fn on_open(
@@ -277,7 +283,7 @@ impl Options {
 
     /// Opens duroxide's storage on the file at `path`, creating it if it is missing or empty.
     ///
-    /// Blocks on file I/O. When it returns, the schema is durable and every message, timer and attempt
+    /// Blocks on file I/O. When it returns, the schema is on the disk and every message, timer and attempt
     /// count in the file is scheduled again.
     ///
     /// # Errors

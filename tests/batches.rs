@@ -334,3 +334,42 @@ fn the_log_does_not_grow_under_load() {
         count.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("a number");
     assert_eq!(count, 1200);
 }
+
+/// The first attempt is in the row from the start: to be given what waits is no commit. A clean close leaves in the
+/// rows what was tried, and a crash one attempt more at most.
+#[tokio::test]
+async fn a_first_attempt_is_no_commit() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    for name in ["given", "waits"] {
+        enqueue(&forebay, start(name)).await;
+        enqueue_work(&forebay, activity(name, 2)).await;
+    }
+    let before = forebay.stats();
+    assert_eq!(fetch(&forebay).await.map(|turn| turn.attempt), Some(1));
+    assert_eq!(fetch_work(&forebay).await.map(|work| work.attempt), Some(1));
+    assert_eq!(since(&forebay, before), (2, 2, 0));
+    // As a process that is killed leaves it.
+    let crashed = place.path().with_file_name("crashed.db");
+    let copy = crashed.display().to_string();
+    let copied = forebay.on_writer_connection(move |c| c.execute("VACUUM INTO ?1", [copy]));
+    copied.expect("the engine runs").expect("it is copied");
+    forebay.close().expect("it closes");
+
+    let attempts = async |forebay: &Forebay| {
+        let mut attempts = Vec::new();
+        while let Some(turn) = fetch(forebay).await {
+            attempts.push((turn.item.instance, turn.attempt));
+        }
+        while let Some(work) = fetch_work(forebay).await {
+            attempts.push((format!("{:?}", id_of(&work.item)), work.attempt));
+        }
+        attempts
+    };
+    let forebay = place.open(Options::default());
+    let was = [("given", 2), ("waits", 1), ("2", 2), ("2", 1)].map(|(of, attempt)| (of.to_owned(), attempt));
+    assert_eq!(attempts(&forebay).await, was);
+    let forebay = Options::default().open(crashed).expect("it opens");
+    let was = [("given", 2), ("waits", 2), ("2", 2), ("2", 2)].map(|(of, attempt)| (of.to_owned(), attempt));
+    assert_eq!(attempts(&forebay).await, was);
+}

@@ -34,6 +34,11 @@ async fn a_history_row_whose_numbers_are_not_those_of_its_events_is_an_error() {
         let turn = fetch(&forebay).await.expect("the turn comes");
         assert!(turn.item.history_error.is_some(), "{first}..={last}: {:?}", turn.item);
         assert!(turn.item.history.is_empty());
+        // What the runtime ends such an instance with, however far the row is said to reach.
+        let mut last_word = Turn::of(1, vec![heard("a", 99_999, "it cannot be read")]);
+        last_word.metadata.status = Some("Failed".into());
+        bounded(last_word.ack(&forebay, &turn.token)).await.expect("it is taken");
+        assert!(fetch(&forebay).await.is_none(), "its message is gone");
         forebay.close().expect("it closes");
     }
 }

@@ -12,8 +12,8 @@ Usage: cargo run --release --example orders -- [options]
   --orders N               how many orders, 1 to 1000000 (default 2000)
   --in-flight N            how many at a time, 1 to 100000 (default 200)
   --db PATH                the database file (default target/orders.db)
-  --durability full|normal full: acknowledged steps survive a power loss (default)
-                           normal: they survive a crash of the process, not a power loss
+  --durability full|normal full: what anybody outside was told survives a power loss (default)
+                           normal: all survives a crash of the process; a power loss may take the newest
   --fresh                  delete the file of an earlier run and begin again
   --resume                 finish the run that is in the file
   --quick                  100 orders, for CI

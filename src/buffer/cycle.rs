@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::horizon::Horizon;
 use super::reply::{Replies, WriterPanicked, cause_of};
@@ -26,7 +26,13 @@ pub(super) struct Writer<S: Store> {
     horizon: Arc<Horizon>,
     replies: Replies<S::Reply>,
     closing: bool,
+    /// Until when batches that are rolled back are not warned of, and how many were not.
+    quiet_until: Option<Instant>,
+    unlogged: u64,
 }
+
+/// How often a batch that was rolled back is warned of.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 impl<S: Store> Writer<S> {
     pub(super) fn new(
@@ -45,6 +51,8 @@ impl<S: Store> Writer<S> {
             horizon,
             replies: Replies::new(),
             closing: false,
+            quiet_until: None,
+            unlogged: 0,
         }
     }
 
@@ -196,9 +204,23 @@ impl<S: Store> Writer<S> {
             Err(CommitError::Unknown(error)) => return Err(error),
         };
         let error = Error::RolledBack { source: cause_of(&error) };
-        tracing::warn!(%error, operations = self.replies.len(), "batch rolled back");
+        self.log_rolled_back(&error);
         self.replies.deliver_error(&error, &self.horizon, self.store.last_commit());
         cannot_go_on.map_or(Ok(()), Err)
+    }
+
+    /// A warning a second at most: whoever tries again at once would fill the log.
+    fn log_rolled_back(&mut self, error: &Error) {
+        let now = Instant::now();
+        let operations = self.replies.len();
+        if self.quiet_until.is_some_and(|until| now < until) {
+            self.unlogged += 1;
+            tracing::debug!(%error, operations, "batch rolled back");
+            return;
+        }
+        let unlogged = std::mem::take(&mut self.unlogged);
+        self.quiet_until = now.checked_add(WARN_EVERY);
+        tracing::warn!(%error, operations, unlogged, "batch rolled back");
     }
 
     fn close(mut self) {

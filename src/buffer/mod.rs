@@ -10,7 +10,7 @@
 //! the orchestration engine (`provider/`) and the embedder's [`Writer`](crate::Writer).
 //!
 //! Invariants:
-//! - nobody hears of anything before the commit that holds it, and nobody who could show it to the outside before
+//! - nobody is answered before the commit of their batch, and nobody who could show it to the outside before
 //!   that is on the disk (horizon.rs);
 //! - every submission is answered exactly once, whatever happens to the writer;
 //! - what is in the buffer is bounded: a permit is held for every waiting operation, more for a large one.

@@ -131,7 +131,6 @@ impl Engine {
         };
         self.work_changes.insert(id, row, schedule);
         let scheduled_in = self.connection.next_commit();
-        self.schedules_work = true;
         let item = WorkEntry {
             instance,
             execution,
@@ -258,7 +257,6 @@ impl Engine {
             return Err(Stop::Batch(error.clone()));
         }
         self.connection.begin().map_err(Stop::Batch)?;
-        self.attempts_only = false;
         self.has_begun = true;
         Ok(self.connection.connection())
     }

@@ -149,11 +149,6 @@ pub(crate) struct Engine {
     changed: Arc<Changed>,
     horizon: Arc<Horizon>,
     sync_acks: bool,
-    /// Whether the transaction holds attempt counts and nothing else. They have to survive the process alone: losing
-    /// them with the power does no more than try a message once too often.
-    attempts_only: bool,
-    /// Whether the batch has brought activities.
-    schedules_work: bool,
     history_changes: Vec<HistoryChange>,
     next_message: MessageId,
     next_work: WorkId,
@@ -218,8 +213,6 @@ impl Engine {
             changed,
             horizon,
             sync_acks: options.sync_acks,
-            attempts_only: true,
-            schedules_work: false,
             history_changes: Vec::new(),
             next_message: 1,
             next_work: 1,
@@ -261,7 +254,6 @@ impl Engine {
         if self.message_changes.is_empty() && self.work_changes.is_empty() {
             return Ok(());
         }
-        self.attempts_only &= self.message_changes.is_attempts_only() && self.work_changes.is_attempts_only();
         self.connection.begin()?;
         self.has_begun = true;
         let connection = self.connection.connection();
@@ -288,6 +280,20 @@ impl Engine {
         while let Some((no, id)) = self.work_leases.pop_expired(horizon) {
             tracing::debug!(lease = no, "work lease expired");
             self.work.release(id, None, false, self.now);
+        }
+    }
+
+    /// Before the database is closed. If it cannot be done the counts are one too high, which nobody has to hear of.
+    fn put_attempts_right(&mut self) -> Result<(), Error> {
+        self.message_changes.put_attempts_right();
+        self.work_changes.put_attempts_right();
+        match self.flush().map_err(CommitError::RolledBack).and_then(|()| Store::commit(self)) {
+            Ok(()) => Ok(()),
+            Err(CommitError::RolledBack(error)) => {
+                tracing::warn!(%error, "attempts that were counted ahead could not be put right");
+                self.connection.rollback_at_once()
+            }
+            Err(CommitError::Unknown(error)) => Err(error),
         }
     }
 
@@ -478,18 +484,12 @@ impl Store for Engine {
             let instances = self.history_changes.iter().filter(|change| change.writes());
             self.changed.note(no, instances.map(HistoryChange::instance), self.horizon.durable());
         }
-        let soon = if self.schedules_work {
-            // A worker is about to ask for it.
-            Some(Soon::Now)
-        } else if self.attempts_only && !self.sync_acks {
-            None
-        } else {
-            Some(Soon::Lazily)
-        };
-        self.connection.commit(self.now.monotonic, soon)?;
+        // Whoever waits for it, or is given what it brings, makes haste (`Horizon::when`).
+        self.connection.commit(self.now.monotonic, Soon::Lazily)?;
         self.undo.clear();
-        (self.has_begun, self.met_damage, self.attempts_only) = (false, false, true);
-        self.schedules_work = false;
+        self.message_changes.committed();
+        self.work_changes.committed();
+        (self.has_begun, self.met_damage) = (false, false);
         if !self.history_changes.is_empty() {
             let changes = self.history_changes.drain(..);
             self.histories.apply(changes, self.connection.last_commit(), self.horizon.durable());
@@ -500,7 +500,6 @@ impl Store for Engine {
     fn rollback(&mut self) -> Result<(), CommitError> {
         self.connection.rollback().map_err(CommitError::Unknown)?;
         (self.has_begun, self.met_damage, self.doomed) = (false, false, None);
-        (self.attempts_only, self.schedules_work) = (true, false);
         // What was granted is free again, and what came in with the batch has not been matched. Each such batch
         // had operations, or grants, whose fetches have been answered, so this comes to an end.
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });
@@ -550,6 +549,7 @@ impl Store for Engine {
     }
 
     fn close(&mut self) -> Result<(), Error> {
+        self.put_attempts_right()?;
         self.connection.close()
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{Engine, TurnLease};
 use crate::queue::{
-    Changes, InstanceNo, LeaseNo, Message, MessageId, MessageKind, Schedule, Standing, WorkEntry, WorkId,
+    InstanceNo, LeaseNo, Message, MessageId, MessageKind, Schedule, Standing, WorkEntry, WorkId,
 };
 
 /// One change of memory.
@@ -111,8 +111,8 @@ impl Engine {
     pub(super) fn undo_batch(&mut self) {
         // What was committed before is still true.
         self.history_changes.clear();
-        self.message_changes = Changes::default();
-        self.work_changes = Changes::default();
+        self.message_changes.rolled_back();
+        self.work_changes.rolled_back();
         for undo in std::mem::take(&mut self.undo).into_iter().rev() {
             self.undo_one(undo);
         }

@@ -206,11 +206,7 @@ struct WayOut(Cause);
 impl std::fmt::Display for WayOut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(found) = self;
-        write!(
-            f,
-            "{found}; its instance cannot be deleted: close the database and recover it with SQLite's shell \
-             (.recover), or restore a backup"
-        )
+        write!(f, "{found}; its instance cannot be deleted")
     }
 }
 

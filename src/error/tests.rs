@@ -35,7 +35,10 @@ fn errors_name_the_thing_and_the_way_out() {
         ),
         (Error::Panicked { message: "on purpose".into() }, &["panicked", "on purpose"]),
         (Error::RolledBack { source: source() }, &["rolled back", "try again", "the cause"]),
-        (Error::OutcomeUnknown { source: source() }, &["may or may not", "reopen", "the cause"]),
+        (
+            Error::OutcomeUnknown { source: source() },
+            &["may or may not", "open the database again", "the cause"],
+        ),
         (Error::Failed { source: source() }, &["failed earlier", "reopen", "the cause"]),
     ];
     for (error, parts) in says {

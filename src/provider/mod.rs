@@ -34,27 +34,58 @@ use crate::sqlite::Readers;
 /// A handle is cheap to clone and all clones share one engine; so do two opens of the same file in one
 /// process. Hand it to duroxide as an `Arc<dyn Provider>`.
 ///
-/// Every method of the provider returns when what it wrote is committed, at
-/// [`Durability::Full`](crate::Durability::Full) fsynced. Futures may be dropped at any await: a write that was submitted still
-/// completes, once, and a fetch leaves nothing behind. A full buffer suspends a call; nothing blocks an
-/// executor thread, except [`Forebay::open`], [`Forebay::close`] and dropping the last handle. Reads run on threads of
-/// the engine's own; one that looks up a single row (the status of an instance, a key-value) runs at once where a
-/// connection is free, which takes microseconds unless its page has to come from the disk.
+/// Every method of the provider returns when what it wrote is committed. At
+/// [`Durability::Full`](crate::Durability::Full) a client's calls, reads, and fetches of activities return when what they
+/// tell is on the disk as well; the runtime's own acknowledgements and fetches of turns wait for that only with
+/// [`Options::sync_acks`]. (The read with which duroxide's worker begins an activity does not wait: it is given what is
+/// on the disk.)
+///
+/// Futures may be dropped at any await: a write that was submitted still completes, once, and a fetch leaves nothing
+/// behind. A full buffer suspends a call; nothing blocks an executor thread, except [`Forebay::open`],
+/// [`Forebay::close`] and dropping the last handle. Reads run on threads of the engine's own; one that looks up a single
+/// row (the status of an instance, a key-value) runs at once where a connection is free, which takes microseconds unless
+/// its page has to come from the disk.
+///
+/// A whole program. Before the file is closed, here to be opened again, the runtime is shut down:
 ///
 /// ```
 /// use std::sync::Arc;
-/// use duroxide::providers::Provider;
+/// use std::time::Duration;
+///
+/// use duroxide::runtime::Runtime;
+/// use duroxide::runtime::registry::ActivityRegistry;
+/// use duroxide::{ActivityContext, Client, OrchestrationContext, OrchestrationRegistry, OrchestrationStatus};
 /// use forebay::Forebay;
 ///
-/// # fn main() -> Result<(), forebay::Error> {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("app.db");
-/// let forebay = Forebay::open(path)?;
-/// let provider: Arc<dyn Provider> = Arc::new(forebay.clone());
-/// # drop(provider);
-/// forebay.close()?;
-/// # Ok(())
-/// # }
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let path = "app.db";
+///     # let folder = tempfile::tempdir()?;
+///     # let path = &folder.path().join(path);
+///     let activities = ActivityRegistry::builder()
+///         .register("greet", |_: ActivityContext, name: String| async move { Ok(format!("Hello, {name}!")) })
+///         .build();
+///     let orchestrations = OrchestrationRegistry::builder()
+///         .register("hello", |context: OrchestrationContext, name: String| async move {
+///             context.schedule_activity("greet", name).await
+///         })
+///         .build();
+///
+///     let store = Arc::new(Forebay::open(path)?);
+///     let runtime = Runtime::start_with_store(store.clone(), activities, orchestrations).await;
+///     let client = Client::new(store.clone());
+///     client.start_orchestration("order 1", "hello", "world").await?; // on the disk now
+///     client.wait_for_orchestration("order 1", Duration::from_secs(30)).await?;
+///     runtime.shutdown(None).await;
+///     store.close()?;
+///
+///     // Later, or in another process: everything is there.
+///     let store = Arc::new(Forebay::open(path)?);
+///     let status = Client::new(store.clone()).get_orchestration_status("order 1").await?;
+///     assert!(matches!(status, OrchestrationStatus::Completed { output, .. } if output == "Hello, world!"));
+///     store.close()?;
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone)]
 pub struct Forebay {
@@ -95,8 +126,10 @@ impl Forebay {
     /// closing again answers as the first time did. Dropping the last handle does the same.
     ///
     /// # Errors
-    /// [`Error::Failed`] if the engine had failed, or the failure of the last checkpoint; what was
-    /// acknowledged is durable either way.
+    /// [`Error::Failed`] if the engine had failed, or the failure of the last sync or checkpoint. What was answered is
+    /// then still what [`Durability`](crate::Durability) says: at `Full`, what anybody outside was told is on the disk.
+    /// What had not waited for the disk (at `Normal`, everything) is committed, and the newest of it may be missing when
+    /// the file is opened again. A file that was removed or replaced is gone with what was in it.
     pub fn close(&self) -> Result<(), Error> {
         self.database.close()
     }
@@ -142,7 +175,7 @@ impl Forebay {
             return Err(refusal);
         }
         let result = readers.run(move |connection| Ok(read(connection)?)).await;
-        self.durable(seen).await.and(result)
+        self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 
     /// Waits until what a read may have seen is on the disk.
@@ -169,7 +202,7 @@ impl Forebay {
             Ok(result) => result,
             Err(read) => readers.run(read).await,
         };
-        self.durable(seen).await.and(result)
+        self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 
     async fn read_through_writer<T: Send + 'static>(
@@ -189,6 +222,18 @@ enum Seen<'a> {
     Anything,
     /// The rows of one instance.
     Instance(&'a str),
+}
+
+/// Damage that SQLite has met, with what was read.
+fn name_damage(error: Error, seen: Seen<'_>) -> Error {
+    if !matches!(error, Error::Sqlite { .. }) || !error.is_damage() {
+        return error;
+    }
+    let record = match seen {
+        Seen::Anything => "what was to be read".to_owned(),
+        Seen::Instance(instance) => format!("instance {instance}"),
+    };
+    Error::Corrupt { record, source: Arc::new(error) }
 }
 
 /// A read as an operation, and where its answer will be.

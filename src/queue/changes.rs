@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use super::VISIBLE;
+use super::ahead::Ahead;
+
 /// The columns of a queued row that change while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
@@ -22,18 +25,17 @@ pub(crate) enum Change<Row> {
 #[derive(Debug)]
 pub(crate) struct Changes<Row> {
     rows: BTreeMap<i64, Change<Row>>,
-    attempts_only: bool,
+    ahead: Ahead,
 }
 
 impl<Row> Default for Changes<Row> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), attempts_only: true }
+        Self { rows: BTreeMap::new(), ahead: Ahead::default() }
     }
 }
 
 impl<Row> Changes<Row> {
     pub(crate) fn insert(&mut self, id: i64, row: Row, schedule: Schedule) {
-        self.attempts_only = false;
         self.rows.insert(id, Change::Insert(row, schedule));
     }
 
@@ -41,7 +43,9 @@ impl<Row> Changes<Row> {
     pub(crate) fn set_attempt(&mut self, id: i64, schedule: Schedule) {
         match self.rows.entry(id) {
             Entry::Vacant(entry) => {
-                entry.insert(Change::Update(schedule));
+                if !self.ahead.covers(id, schedule.attempt) {
+                    entry.insert(Change::Update(schedule));
+                }
             }
             Entry::Occupied(mut entry) => match entry.get_mut() {
                 Change::Insert(_, staged) | Change::Update(staged) => *staged = schedule,
@@ -52,12 +56,12 @@ impl<Row> Changes<Row> {
 
     /// The row will be visible at another time.
     pub(crate) fn reschedule(&mut self, id: i64, schedule: Schedule) {
-        self.attempts_only = false;
+        self.ahead.forget(id);
         self.set_attempt(id, schedule);
     }
 
     pub(crate) fn delete(&mut self, id: i64) {
-        self.attempts_only = false;
+        self.ahead.forget(id);
         match self.rows.entry(id) {
             Entry::Vacant(entry) => {
                 entry.insert(Change::Delete);
@@ -78,11 +82,6 @@ impl<Row> Changes<Row> {
         self.rows.is_empty()
     }
 
-    /// Whether losing all of it with the power would do no more than try a message once too often.
-    pub(crate) fn is_attempts_only(&self) -> bool {
-        self.attempts_only
-    }
-
     /// The staged row, for a reader that comes before the commit.
     pub(crate) fn inserted(&self, id: i64) -> Option<&Row> {
         match self.rows.get(&id) {
@@ -91,8 +90,32 @@ impl<Row> Changes<Row> {
         }
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (i64, Change<Row>)> + use<Row> {
-        self.attempts_only = true;
-        std::mem::take(&mut self.rows).into_iter()
+    /// What is to be written; a row that is inserted for the first attempt to be made soon has it in it (ahead.rs).
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (i64, Change<Row>)> + use<'_, Row> {
+        let ahead = &mut self.ahead;
+        std::mem::take(&mut self.rows).into_iter().map(move |(id, change)| match change {
+            Change::Insert(row, Schedule { visible_at_ms: VISIBLE, attempt: 0 }) if ahead.insert(id) => {
+                (id, Change::Insert(row, Schedule { visible_at_ms: VISIBLE, attempt: 1 }))
+            }
+            other => (id, other),
+        })
+    }
+
+    /// What was drained is in the rows.
+    pub(crate) fn committed(&mut self) {
+        self.ahead.committed();
+    }
+
+    /// What was drained is not, and what was staged is not to be.
+    pub(crate) fn rolled_back(&mut self) {
+        self.rows.clear();
+        self.ahead.rolled_back();
+    }
+
+    /// Stages what makes every row say how often its item was tried.
+    pub(crate) fn put_attempts_right(&mut self) {
+        for id in self.ahead.take_unmade() {
+            self.set_attempt(id, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
+        }
     }
 }

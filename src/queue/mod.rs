@@ -14,6 +14,7 @@
 //!   leases.rs    tokens and their expiry                            changes.rs   net effect on the rows
 //! ```
 
+mod ahead;
 mod alike;
 mod bodies;
 mod changes;

@@ -340,64 +340,97 @@ proptest! {
     }
 
     #[test]
-    fn changes_are_the_net_effect_of_what_was_done(steps in vec((0i64..6, 0u8..4), 0..60)) {
+    fn changes_are_the_net_effect_of_what_was_done(steps in vec((0i64..6, 0u8..7, 0u32..4), 0..120)) {
         // What the table holds, and what it would hold if every step were a statement of its own.
         let mut table: BTreeMap<i64, Schedule> = (0..3).map(|id| (id, schedule(0))).collect();
-        let mut expected = table.clone();
+        let (mut expected, mut committed) = (table.clone(), table.clone());
+        let (mut next, mut has_rolled_back) = (3, false);
         let mut changes = Changes::<&str>::default();
-        for (attempt, (id, action)) in (1u32..).zip(steps) {
+        for (id, action, attempt) in steps {
             match (action, expected.contains_key(&id)) {
-                // Ids are never used twice: the table's own are not inserted again.
-                (0, false) if id >= 3 && !changes_mention(&changes, id) => {
-                    changes.insert(id, "row", schedule(0));
-                    expected.insert(id, schedule(0));
+                // Ids are never used twice.
+                (0, _) => {
+                    changes.insert(next, "row", schedule(0));
+                    expected.insert(next, schedule(0));
+                    next += 1;
                 }
-                (1, true) => {
+                (1 | 2, true) => {
                     changes.set_attempt(id, schedule(attempt));
                     expected.insert(id, schedule(attempt));
                 }
-                (2, true) => {
+                (3, true) => {
                     changes.reschedule(id, schedule(attempt));
                     expected.insert(id, schedule(attempt));
                 }
-                (3, true) => {
+                (4, true) => {
                     changes.delete(id);
                     expected.remove(&id);
+                }
+                (5, _) => {
+                    write(&mut table, &mut changes);
+                    changes.committed();
+                    committed.clone_from(&expected);
+                    prop_assert!(says(&table, &expected, true), "{table:?} for {expected:?}");
+                }
+                (6, _) => {
+                    write(&mut table.clone(), &mut changes);
+                    changes.rolled_back();
+                    expected.clone_from(&committed);
+                    has_rolled_back = true;
+                    prop_assert!(changes.is_empty());
                 }
                 _ => {}
             }
         }
-        for (id, change) in changes.drain() {
-            match change {
-                Change::Insert(_, schedule) => prop_assert!(table.insert(id, schedule).is_none()),
-                Change::Update(schedule) => prop_assert!(table.insert(id, schedule).is_some()),
-                Change::Delete => prop_assert!(table.remove(&id).is_some()),
-            }
-        }
-        prop_assert_eq!(table, expected);
-        prop_assert!(changes.is_empty() && changes.is_attempts_only());
+        write(&mut table, &mut changes);
+        changes.committed();
+        changes.put_attempts_right();
+        write(&mut table, &mut changes);
+        prop_assert!(says(&table, &expected, has_rolled_back), "{table:?} for {expected:?}");
+        prop_assert!(changes.is_empty());
     }
+}
+
+/// What the statements of a batch do.
+fn write(table: &mut BTreeMap<i64, Schedule>, changes: &mut Changes<&str>) {
+    for (id, change) in changes.drain() {
+        match change {
+            Change::Insert(_, schedule) => assert!(table.insert(id, schedule).is_none()),
+            Change::Update(schedule) => assert!(table.insert(id, schedule).is_some()),
+            Change::Delete => assert!(table.remove(&id).is_some()),
+        }
+    }
+}
+
+/// Whether the rows are as they should be; with `ahead`, a first attempt may be counted before it is made.
+fn says(table: &BTreeMap<i64, Schedule>, expected: &BTreeMap<i64, Schedule>, ahead: bool) -> bool {
+    let is_so =
+        |row: &Schedule, said: &Schedule| row == said || (ahead && (row.attempt, said.attempt) == (1, 0));
+    table.keys().eq(expected.keys())
+        && table.values().zip(expected.values()).all(|(row, said)| is_so(row, said))
 }
 
 fn schedule(attempt: u32) -> Schedule {
     Schedule { visible_at_ms: 0, attempt }
 }
 
-fn changes_mention(changes: &Changes<&str>, id: i64) -> bool {
-    changes.inserted(id).is_some()
+#[test]
+fn a_bounded_number_of_rows_is_ahead() {
+    let mut changes = Changes::default();
+    (1..=3000).for_each(|id| changes.insert(id, "row", schedule(0)));
+    let ahead = changes.drain().filter(|(_, change)| *change == Change::Insert("row", schedule(1))).count();
+    assert_eq!(ahead, 1024);
+    changes.committed();
+    changes.put_attempts_right();
+    assert_eq!(changes.drain().count(), 1024, "they are put right, and nothing else is");
 }
 
 #[test]
-fn losing_the_power_may_cost_attempt_counts_alone() {
-    let mut changes = Changes::<()>::default();
-    changes.set_attempt(1, schedule(1));
-    assert!(changes.is_attempts_only());
-    changes.reschedule(1, schedule(1));
-    assert!(!changes.is_attempts_only(), "a visibility that was promised is more than an attempt");
+fn what_comes_and_goes_within_a_batch_is_nothing() {
     let mut changes = Changes::<()>::default();
     changes.insert(1, (), schedule(0));
     changes.delete(1);
-    assert!(changes.is_empty(), "came and went within one batch");
+    assert!(changes.is_empty());
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) enum Readers {
     Strange,
 }
 
-/// A bounded set of reading connections to one file, opened when first needed.
+/// A bounded set of reading connections to one file: the first are opened by [`ReaderPool::fill`], others when needed.
 pub(crate) struct ReaderPool {
     path: PathBuf,
     readers: Readers,

@@ -233,8 +233,8 @@ impl WriteConnection {
 
     /// Commits the batch's transaction; nothing to do if it was never opened. It does not wait for the disk.
     ///
-    /// `soon` says how soon it is to be on the disk; `None` if nobody can see it or wait for it.
-    pub(crate) fn commit(&mut self, now: Duration, soon: Option<Soon>) -> Result<(), CommitError> {
+    /// `soon` says how soon it is to be on the disk.
+    pub(crate) fn commit(&mut self, now: Duration, soon: Soon) -> Result<(), CommitError> {
         if !self.is_in_transaction() {
             return Ok(());
         }
@@ -254,9 +254,7 @@ impl WriteConnection {
             })?;
         }
         // A reader that sees any of it finds its number.
-        if soon.is_some() {
-            self.horizon.announce(self.next_commit());
-        }
+        self.horizon.announce(self.next_commit());
         let committed = self
             .connection
             .prepare_cached(&self.control.commit)
@@ -276,7 +274,7 @@ impl WriteConnection {
         Counters::add(&self.counters.commits, 1);
         if self.path.is_some() {
             self.measure_log();
-            self.write_log_back(soon.unwrap_or(Soon::Lazily));
+            self.write_log_back(soon);
             self.log.last_commit = Some(now);
         }
         Ok(())
@@ -531,7 +529,7 @@ mod tests {
     fn commit(writer: &mut WriteConnection, sql: &str) {
         writer.begin().unwrap();
         writer.connection().execute_batch(sql).unwrap();
-        writer.commit(Duration::ZERO, Some(Soon::Lazily)).unwrap();
+        writer.commit(Duration::ZERO, Soon::Lazily).unwrap();
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::sqlite::{self, SAVEPOINT, Settings};
 pub(super) enum Lost {
     /// Nothing of it is in the file, for certain.
     RolledBack(Error),
+    /// The same, because of what the closure does: it would end the same way again.
+    ByClosure(Error),
     /// Nobody can tell.
     Unknown(Error),
 }
@@ -93,6 +95,7 @@ impl Guard {
         &self,
         armed: Armed<'_>,
         connection: &'c Connection,
+        outcome: &Result<(), Error>,
     ) -> Result<Statement<'c>, Lost> {
         self.settings.restore(connection);
         drop(armed);
@@ -106,10 +109,16 @@ impl Guard {
             )));
         }
         if self.state.ended.load(Ordering::Relaxed) || connection.is_autocommit() {
-            return Err(Lost::RolledBack(Error::refused(
-                "a closure made SQLite roll back the whole batch (ON CONFLICT ROLLBACK or RAISE(ROLLBACK), or the \
-                 disk is full)",
-            )));
+            return Err(match outcome {
+                Err(error) if is_constraint(error) => Lost::ByClosure(Error::refused(format!(
+                    "a closure made SQLite roll back the whole batch, and would do so again: it has to use ABORT in \
+                     place of ON CONFLICT ROLLBACK, INSERT OR ROLLBACK or RAISE(ROLLBACK): {error}"
+                ))),
+                _ => Lost::RolledBack(Error::refused(
+                    "SQLite rolled back the whole batch while a closure ran (ON CONFLICT ROLLBACK, INSERT OR ROLLBACK or \
+                     RAISE(ROLLBACK) in it, or the disk is full)",
+                )),
+            });
         }
         Ok(release?)
     }
@@ -149,6 +158,11 @@ impl Guard {
             commit == state && rollback == state
         }
     }
+}
+
+fn is_constraint(error: &Error) -> bool {
+    matches!(error, Error::Sqlite { source }
+        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation))
 }
 
 /// `state` is a `State`.

@@ -41,7 +41,7 @@ use crate::sync::block_on;
 ///     tx.execute("INSERT INTO t VALUES (?1)", [42])?;
 ///     Ok(tx.last_insert_rowid())
 /// });
-/// let id = ticket.wait()?; // or ticket.await: durable now
+/// let id = ticket.wait()?; // or ticket.await: committed, and on the disk
 /// assert_eq!(id, 1);
 /// let count = writer.read(|conn| Ok(conn.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))?))?;
 /// assert_eq!(count, 1);
@@ -194,9 +194,11 @@ impl Writer {
     /// does the same.
     ///
     /// # Errors
-    /// [`Error::Failed`] if the writer had failed, or the failure of the last checkpoint; what was
-    /// acknowledged is durable either way. [`Error::WouldDeadlock`] inside a closure or a [`Self::read`] of this
-    /// writer, which it would have to wait for: nothing was closed.
+    /// [`Error::Failed`] if the writer had failed, or the failure of the last sync or checkpoint. What was answered is
+    /// then still what [`Durability`](crate::Durability) says: at `Full`, on the disk. At `Normal` it is committed, and the
+    /// newest of it may be missing when the file is opened again. A file that was removed or replaced is gone with what
+    /// was in it. [`Error::WouldDeadlock`] inside a closure or a [`Self::read`] of this writer, which it would have to
+    /// wait for: nothing was closed.
     pub fn close(&self) -> Result<(), Error> {
         if self.is_on_writer_thread() || inside::is_reading(self.writer_thread()) {
             return Err(inside::would_deadlock(

@@ -69,7 +69,7 @@ impl ClosureStore {
                 Err(Error::Panicked { message })
             }
         };
-        let mut release = guard.inspect(armed, transaction)?;
+        let mut release = guard.inspect(armed, transaction, &outcome)?;
         let outcome = outcome
             .and_then(|()| guard.check_temporary(transaction))
             .and_then(|()| check_foreign_keys(transaction));
@@ -88,6 +88,11 @@ impl ClosureStore {
             Ok((transaction, control)) => gathered.by_ref().try_for_each(|(operation, responder)| {
                 match Self::run(&self.guard, control, &transaction, operation) {
                     Ok(outcome) => out.push_after(no, responder, outcome),
+                    Err(Lost::ByClosure(error)) => {
+                        // Its own answer; the others are told that the batch was rolled back.
+                        out.push_standing(responder, Err(error.clone()));
+                        return Err(Lost::RolledBack(error));
+                    }
                     Err(lost) => {
                         // The buffer overwrites it.
                         out.push(responder, Err(Error::Closed));
@@ -112,13 +117,17 @@ impl ClosureStore {
                 Err(error) => Err(error.into()),
             };
             let committed = ran.and_then(|outcome| {
-                self.connection.commit(self.clock.monotonic(), Some(Soon::Now))?;
+                self.connection.commit(self.clock.monotonic(), Soon::Now)?;
                 Ok(outcome)
             });
             match committed {
                 Ok(outcome) => out.push_standing_after(no, responder, outcome),
                 Err(Lost::RolledBack(error)) => {
                     out.push_standing(responder, Err(Error::RolledBack { source: cause_of(&error) }));
+                    self.connection.rollback_at_once()?;
+                }
+                Err(Lost::ByClosure(error)) => {
+                    out.push_standing(responder, Err(error));
                     self.connection.rollback_at_once()?;
                 }
                 Err(lost) => {
@@ -209,7 +218,7 @@ impl Store for ClosureStore {
             _ => self.run_one_by_one(out),
         };
         ran.map_err(|lost| match lost {
-            Lost::RolledBack(error) => error,
+            Lost::RolledBack(error) | Lost::ByClosure(error) => error,
             Lost::Unknown(error) => {
                 self.outcome_unknown = Some(error.clone());
                 error
@@ -218,7 +227,7 @@ impl Store for ClosureStore {
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
-        self.connection.commit(self.clock.monotonic(), Some(Soon::Now))
+        self.connection.commit(self.clock.monotonic(), Soon::Now)
     }
 
     fn rollback(&mut self) -> Result<(), CommitError> {

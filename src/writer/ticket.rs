@@ -1,4 +1,4 @@
-//! The result of a submitted closure, when its batch is committed.
+//! The result of a submitted closure, when its batch is committed and, at `Full`, on the disk.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,8 +14,9 @@ use crate::error::Error;
 use crate::fork::Origin;
 use crate::sync::block_on;
 
-/// Resolves once, when the batch that holds the closure is committed, or with the error that kept it from
-/// being so. A future for any runtime, or [`Ticket::wait`]. Dropping it does not cancel the write.
+/// Resolves once: when the batch that holds the closure is committed and, at [`Durability::Full`](crate::Durability::Full),
+/// on the disk; or with the error that kept it from being so. A future for any runtime, or [`Ticket::wait`]. Dropping it
+/// does not cancel the write.
 ///
 /// A closure must not wait for a ticket of the writer that runs it, whose next commit waits for the closure to end:
 /// it would wait for ever, and is told [`Error::WouldDeadlock`] instead. It may hand the ticket on, to be awaited
@@ -39,7 +40,8 @@ impl<T> Ticket<T> {
         Self { pending: submitted.map_err(Some), value, writer, origin: Origin::here() }
     }
 
-    /// Blocks the calling thread until the closure's batch is committed.
+    /// Blocks the calling thread until the closure's batch is committed and, at
+    /// [`Durability::Full`](crate::Durability::Full), on the disk.
     ///
     /// # Errors
     /// The closure's own error, and those of batches and engines (see [`Error`]). Only

@@ -33,9 +33,17 @@ use record::Record;
 /// while the engine is busy.
 pub(crate) const WAL_BYTES_MAX: u64 = 96 << 10;
 
+/// What can be seen of a store.
+pub(crate) trait Likeness: PartialEq {
+    /// Whether `found` is this, when the process did not get to close the database.
+    fn allows(&self, found: &Self) -> bool {
+        self == found
+    }
+}
+
 /// Something to run on a disk.
 pub(crate) trait Load: Send + Sync + 'static {
-    type Picture: PartialEq + Debug + Send + Sync;
+    type Picture: Likeness + Debug + Send + Sync;
 
     /// Runs until the end, or until it is told of an error that `on_error` does not go on after.
     fn run(&self, disk: &Disk, durability: Durability, on_error: OnError) -> Record<Self::Picture>;

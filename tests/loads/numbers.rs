@@ -7,7 +7,7 @@ use forebay::{Clock, Durability, Error, ManualClock, Options, Ticket, Writer};
 
 use super::manner::{Call, Heard, Manner, OnError, Stopped};
 use super::record::Record;
-use super::{Load, WAL_BYTES_MAX};
+use super::{Likeness, Load, WAL_BYTES_MAX};
 use crate::disk::Disk;
 
 /// The numbers, in the order in which they were written, with a checksum of what was written with them.
@@ -23,6 +23,8 @@ const SESSIONS: [&[(i64, usize)]; 2] = [
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS numbers (number INTEGER PRIMARY KEY, text TEXT) STRICT";
+
+impl Likeness for Numbers {}
 
 impl Load for Numbered {
     type Picture = Numbers;

@@ -8,6 +8,7 @@ use duroxide::Event;
 use duroxide::providers::{Provider, ProviderAdmin, WorkItem};
 use forebay::{Forebay, ManualClock};
 
+use super::Likeness;
 use crate::engine_support::{Turn, bounded, fetch, fetch_work, id_of};
 
 /// Longer than any delay a load uses.
@@ -63,6 +64,9 @@ pub(crate) struct Book {
 /// A turn as it is offered: its messages, and how often the most-tried of them was tried with this time.
 type Offered = (Vec<WorkItem>, u32);
 
+/// An activity as it is offered: its id, what it is, and as which attempt.
+type Activity = (u64, String, u32);
+
 /// What can be seen of a [`Book`] from outside.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Picture {
@@ -70,8 +74,32 @@ pub(crate) struct Picture {
     /// By instance: what is due at the time of looking, and what is due later.
     turns: BTreeMap<String, Offered>,
     later_turns: BTreeMap<String, Offered>,
-    work: Vec<(u64, String, u32)>,
-    later_work: Vec<(u64, String, u32)>,
+    work: Vec<Activity>,
+    later_work: Vec<Activity>,
+}
+
+impl Likeness for Picture {
+    /// Of what had not been tried yet the first attempt may be counted ahead; never the other way round.
+    fn allows(&self, found: &Self) -> bool {
+        let counts = |said: u32, found: u32| found == said || (said == 1 && found == 2);
+        let turns = |said: &BTreeMap<String, Offered>, found: &BTreeMap<String, Offered>| {
+            said.len() == found.len()
+                && said.iter().zip(found).all(|((of, (items, attempt)), (found_of, (found_items, tried)))| {
+                    of == found_of && items == found_items && counts(*attempt, *tried)
+                })
+        };
+        let work = |said: &[Activity], found: &[Activity]| {
+            said.len() == found.len()
+                && said.iter().zip(found).all(|((id, item, attempt), (found_id, found_item, tried))| {
+                    id == found_id && item == found_item && counts(*attempt, *tried)
+                })
+        };
+        self.instances == found.instances
+            && turns(&self.turns, &found.turns)
+            && turns(&self.later_turns, &found.later_turns)
+            && work(&self.work, &found.work)
+            && work(&self.later_work, &found.later_work)
+    }
 }
 
 impl Book {
@@ -225,7 +253,7 @@ impl Instance {
     }
 }
 
-fn seen(item: &WorkItem, attempt: u32) -> (u64, String, u32) {
+fn seen(item: &WorkItem, attempt: u32) -> Activity {
     (id_of(item), format!("{item:?}"), attempt)
 }
 
@@ -242,7 +270,7 @@ pub(crate) async fn take(forebay: &Forebay, clock: &ManualClock) -> Picture {
     picture
 }
 
-async fn drain(forebay: &Forebay) -> (BTreeMap<String, Offered>, Vec<(u64, String, u32)>) {
+async fn drain(forebay: &Forebay) -> (BTreeMap<String, Offered>, Vec<Activity>) {
     let (mut turns, mut work) = (BTreeMap::new(), Vec::new());
     while let Some(turn) = fetch(forebay).await {
         assert_eq!(turn.item.history_error, None);

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 
 use forebay::Durability;
 
+use super::Likeness;
 use super::manner::{Heard, Stopped};
 
 /// What a load looks like from outside, and everything it went through.
@@ -87,7 +88,7 @@ pub(crate) enum Doubt {
     Unwarranted,
 }
 
-impl<P: PartialEq + Debug> Record<P> {
+impl<P: Likeness + Debug> Record<P> {
     /// What is found after a power loss.
     pub(crate) fn judge_after_power_loss(&self, found: &P, promised: Durability) -> Result<(), String> {
         self.judge(found, self.oldest(promised), self.newest(Doubt::Honest))
@@ -100,24 +101,30 @@ impl<P: PartialEq + Debug> Record<P> {
 
     /// What is found when nothing has gone wrong.
     pub(crate) fn judge_all(&self, found: &P) -> Result<(), String> {
-        self.judge(found, self.states.len() - 1, self.states.len() - 1)
+        let last = self.states.len() - 1;
+        self.judge(found, last, last)?;
+        if self.states[last].picture == *found { Ok(()) } else { Err(self.nearest(found)) }
     }
 
     fn judge(&self, found: &P, oldest: usize, newest: usize) -> Result<(), String> {
-        if self.states[oldest..=newest].iter().any(|state| state.picture == *found) {
+        if self.states[oldest..=newest].iter().any(|state| state.picture.allows(found)) {
             return Ok(());
         }
-        if let Some(older) = self.states[..oldest].iter().rposition(|state| state.picture == *found) {
+        if let Some(older) = self.states[..oldest].iter().rposition(|state| state.picture.allows(found)) {
             return Err(format!("LOST: found state {older}, state {oldest} was acknowledged"));
         }
-        if self.states[newest + 1..].iter().any(|state| state.picture == *found) {
+        if self.states[newest + 1..].iter().any(|state| state.picture.allows(found)) {
             return Err(format!("NOT TAKEN BACK: found what was refused after state {newest}"));
         }
+        Err(self.nearest(found))
+    }
+
+    fn nearest(&self, found: &P) -> String {
         let differences = self.states.iter().map(|state| differences(found, &state.picture));
         let (nearest, differences) =
             differences.enumerate().min_by_key(|(_, lines)| lines.len()).unwrap_or_default();
         let differences = differences.join("\n");
-        Err(format!("HALF OR HOLE: like no state; from {nearest}, the nearest, it differs in\n{differences}"))
+        format!("HALF OR HOLE: like no state; from {nearest}, the nearest, it differs in\n{differences}")
     }
 }
 
