@@ -5,20 +5,22 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use crate::buffer::{Buffer, Counters, Horizon, Stats, Store};
 use crate::error::Error;
 use crate::fork::Origin;
 use crate::options::Options;
-use crate::sqlite::{self, AnyEngine, FileOwner, Location, ReaderPool, Readers, Registration};
+use crate::sqlite::{self, AnyEngine, FileOwner, Location, Patience, ReaderPool, Readers, Registration};
 
 /// What a store holds on to besides its connection, and drops after it: when both are gone, the next open
 /// goes ahead.
+#[derive(Clone)]
 pub(crate) enum Held {
     File {
         owner: Arc<FileOwner>,
         #[expect(dead_code, reason = "held, not read")]
-        registration: Registration,
+        registration: Arc<Registration>,
     },
     Memory,
 }
@@ -53,6 +55,7 @@ pub(crate) struct Opening<'a> {
     /// `None` in memory mode.
     pub(crate) readers: Option<Arc<ReaderPool>>,
     pub(crate) horizon: Arc<Horizon>,
+    pub(crate) patience: Patience,
     pub(crate) held: Held,
 }
 
@@ -66,13 +69,19 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         readers: Readers,
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
+        let began = Instant::now();
         options.check()?;
         let path = sqlite::prepare_path(path)?;
         let join = |engine| Self::join(engine, &path, &options, kind);
         sqlite::join_or_open(&path, join, |registration| {
             let owner = Arc::new(FileOwner::acquire(&path, options.wait_for_owner)?);
-            let held = Held::File { owner, registration };
-            Self::start(Location::File(path.clone()), options.clone(), held, readers, store)
+            let held = Held::File { owner: Arc::clone(&owner), registration: Arc::new(registration) };
+            // Held also while what a failed open has made is removed again.
+            let _held = held.clone();
+            let patience = Patience::of(&options, began);
+            let started =
+                Self::start(Location::File(path.clone()), options.clone(), held, patience, readers, store);
+            started.inspect_err(|_error| owner.undo())
         })
     }
 
@@ -80,8 +89,9 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         options: Options,
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
-        options.check()?;
-        Self::start(Location::Memory, options, Held::Memory, Readers::Own, store)
+        options.check_in_memory()?;
+        let patience = Patience::of(&options, Instant::now());
+        Self::start(Location::Memory, options, Held::Memory, patience, Readers::Own, store)
     }
 
     /// `None` if what was found is closing.
@@ -115,6 +125,7 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
         location: Location,
         options: Options,
         held: Held,
+        patience: Patience,
         readers: Readers,
         store: impl FnOnce(Opening<'_>) -> Result<(S, X), Error>,
     ) -> Result<Arc<Self>, Error> {
@@ -133,6 +144,7 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
             counters: Arc::clone(&counters),
             readers: readers.clone(),
             horizon: Arc::clone(&horizon),
+            patience,
             held,
         };
         let (store, shared) = store(opening).map_err(|error| match &location {
@@ -140,7 +152,7 @@ impl<S: Store, X: Send + Sync + 'static> Database<S, X> {
             Location::Memory => error,
         })?;
         if let Some(readers) = &readers {
-            readers.fill()?;
+            readers.open_files()?;
         }
         let buffer = Buffer::start("forebay-writer", &options, counters, Arc::clone(&horizon), store)?;
         Ok(Arc::new(Self { buffer, origin: Origin::here(), readers, horizon, options, shared }))

@@ -16,7 +16,8 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 ///
 /// Three groups, in this order:
 ///
-/// - **errors of opening**, from [`MissingFolder`](Error::MissingFolder) to [`Io`](Error::Io): nothing was changed;
+/// - **errors of opening**, from [`MissingFolder`](Error::MissingFolder) to [`Io`](Error::Io): nothing was changed (see
+///   below);
 /// - **errors of one operation**, from [`Full`](Error::Full) to [`Panicked`](Error::Panicked): it left no trace, and its
 ///   neighbours in the batch are untouched;
 /// - **errors of a whole batch or of the engine**: [`RolledBack`](Error::RolledBack), which can be tried again,
@@ -25,12 +26,29 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 ///
 /// `docs/embedding.md` in the repository, "What to do about an error", says of each whether it happened and whether to try
 /// again.
+///
+/// What can refuse an open comes before anything is changed: the options, the path, whose file it is, and
+/// [`Options::on_open`](crate::Options::on_open) on the writing connection and on the reading ones that are opened with it.
+/// What the open had made by then is removed again: the database if there was none (one that was empty is empty
+/// again), the `-lock`, `-wal` and `-shm`. This may be left all the same:
+///
+/// - a `-shm` beside a log that was there;
+/// - a file that did not exist, or was empty, and that another process has opened or written meanwhile;
+/// - a database in an older format of forebay's that was brought up to date before something else failed;
+/// - after an I/O error, what that error kept from being removed.
+///
+/// A rollback journal that a crash has left is rolled back by whoever looks at the database, as ever with SQLite.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// The folder that should hold the database does not exist.
     MissingFolder {
         /// The missing folder.
+        folder: PathBuf,
+    },
+    /// What should be the folder of the database is something else.
+    NotAFolder {
+        /// What the path takes for a folder.
         folder: PathBuf,
     },
     /// The file is there but is not a SQLite database, or is too damaged to be read as one.
@@ -67,7 +85,8 @@ pub enum Error {
         /// The path that was probably meant; `None` for a database in memory.
         meant: Option<String>,
     },
-    /// The path names something that cannot hold a database: a named pipe, a socket, a device.
+    /// The path names something that cannot hold a database: a directory, a named pipe, a socket, a device, nothing at
+    /// all.
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -113,6 +132,15 @@ pub enum Error {
         /// ended: then one that it forked holds what it had.
         pid: Option<u32>,
     },
+    /// Somebody else holds SQLite's own lock on the file: a shell in a transaction, a backup,
+    /// `PRAGMA locking_mode = EXCLUSIVE`. It was waited for, for two seconds or for as long as
+    /// [`wait_for_owner`](crate::Options::wait_for_owner) says, whichever is longer.
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's own error.
+        source: Cause,
+    },
     /// This process has the database open with other options, or as another kind of store.
     OptionsDiffer {
         /// The database.
@@ -149,6 +177,21 @@ pub enum Error {
         option: &'static str,
         /// Why the value cannot work.
         reason: String,
+    },
+    /// What was given to [`Options::on_open`](crate::Options::on_open) has returned an error.
+    OnOpen {
+        /// The database it was called for; `None` in memory.
+        path: Option<PathBuf>,
+        /// What it returned, an [`Error`].
+        source: Cause,
+    },
+    /// The database was removed, or replaced by another file, while it was open. What is stored is gone from its path: it is
+    /// in the file that was there, if that still has a name.
+    Gone {
+        /// The path.
+        path: PathBuf,
+        /// Whether another file is there now.
+        replaced: bool,
     },
     /// An operating system call failed.
     Io {
@@ -246,10 +289,14 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed if made again on the same handle.
     ///
-    /// True for [`Error::RolledBack`], [`Error::Full`] and [`Error::ReadInterrupted`]. False for everything else, in particular for
-    /// [`Error::OutcomeUnknown`]: a blind retry could do the work twice.
+    /// True for [`Error::RolledBack`], [`Error::Full`] and [`Error::ReadInterrupted`], and of the errors of opening for
+    /// [`Error::Locked`]. False for everything else, in particular for [`Error::OutcomeUnknown`]: a blind retry could do
+    /// the work twice.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::RolledBack { .. } | Error::Full | Error::ReadInterrupted { .. })
+        matches!(
+            self,
+            Error::RolledBack { .. } | Error::Full | Error::ReadInterrupted { .. } | Error::Locked { .. }
+        )
     }
 
     /// Wraps an error of the embedder's own, for a closure given to a [`Writer`](crate::Writer) to return.
@@ -321,9 +368,14 @@ impl fmt::Display for Error {
             Error::MissingFolder { folder } => {
                 write!(f, "the folder {} does not exist: create it, or open another path", folder.display())
             }
+            Error::NotAFolder { folder } => write!(
+                f,
+                "{} is not a folder, so that no database can be in it: open another path",
+                folder.display()
+            ),
             Error::NotADatabase { path } => write!(
                 f,
-                "{} is not a SQLite database: open another path, or restore the file from a backup",
+                "{} is not a SQLite database, or it is damaged: open another path, or restore the file from a backup",
                 path.display()
             ),
             Error::ForeignDatabase { path, made_by } => write!(
@@ -353,6 +405,9 @@ impl fmt::Display for Error {
                 given.display().to_string(),
                 given.display()
             ),
+            Error::NotAFile { path, .. } if path.as_os_str().is_empty() => {
+                f.write_str("\"\" is an empty path and names no file: give it the path of one")
+            }
             Error::NotAFile { path, kind } => {
                 write!(f, "{} is {kind} and cannot hold a database: give it a file", path.display())
             }
@@ -390,6 +445,12 @@ impl fmt::Display for Error {
                     ),
                 }
             }
+            Error::Locked { path, source } => write!(
+                f,
+                "{} cannot be used, because another process (or another connection of this one) holds SQLite's lock on \
+                 it: close it there, or try again: {source}",
+                path.display()
+            ),
             Error::OptionsDiffer { path, differences } => write!(
                 f,
                 "{} is already open in this process with other options ({differences}): \
@@ -413,6 +474,27 @@ impl fmt::Display for Error {
                  durability cannot be promised, so the database was not opened"
             ),
             Error::InvalidOption { option, reason } => write!(f, "option `{option}`: {reason}"),
+            Error::OnOpen { path, source } => {
+                f.write_str("option `on_open`: what it was given has failed on a connection to ")?;
+                match path {
+                    Some(path) => write!(f, "{}", path.display())?,
+                    None => f.write_str("a database in memory")?,
+                }
+                write!(f, ": {source}")?;
+                if wrote(source) { f.write_str(" (`query_only` is on while it runs)") } else { Ok(()) }
+            }
+            Error::Gone { path, replaced: false } => write!(
+                f,
+                "{} was removed while it was open: everything in it is gone from that path; put the file back before \
+                 opening it again, or opening makes an empty one",
+                path.display()
+            ),
+            Error::Gone { path, replaced: true } => write!(
+                f,
+                "{} was replaced by another file while it was open: everything in it is gone from that path; put the file \
+                 back before opening it again, or opening takes the one that is there now",
+                path.display()
+            ),
             Error::Io { doing, source } => write!(f, "{doing}: {source}"),
             Error::Full => f.write_str(
                 "the buffer is full: try again, wait with the async form, or raise buffer_ops_max",
@@ -447,6 +529,11 @@ impl fmt::Display for Error {
             Error::RolledBack { source } => {
                 write!(f, "the batch was rolled back, nothing of it happened, try again: {source}")
             }
+            // A reopen cures nothing here, and what does is in the cause.
+            Error::OutcomeUnknown { source } if is_gone(source) => {
+                write!(f, "outcome unknown: the operation was not kept, or is gone with the file: {source}")
+            }
+            Error::Failed { source } if is_gone(source) => write!(f, "the engine failed earlier: {source}"),
             Error::OutcomeUnknown { source } => write!(
                 f,
                 "outcome unknown: the operation may or may not have happened; open the database again and look: {source}"
@@ -458,11 +545,24 @@ impl fmt::Display for Error {
     }
 }
 
+/// Whether the database is not at its path any more.
+fn is_gone(cause: &Cause) -> bool {
+    matches!(cause.downcast_ref(), Some(Error::Gone { .. }))
+}
+
+/// Whether it is a write that `query_only` has refused.
+fn wrote(cause: &Cause) -> bool {
+    let Some(Error::Sqlite { source }) = cause.downcast_ref() else { return false };
+    source.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly)
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Error::Io { source, .. }
             | Error::LockNotWritable { source, .. }
+            | Error::Locked { source, .. }
+            | Error::OnOpen { source, .. }
             | Error::Corrupt { source, .. }
             | Error::Operation { source }
             | Error::RolledBack { source }
@@ -475,54 +575,4 @@ impl StdError for Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What went wrong, with its name, and the way out.
-    #[test]
-    fn errors_name_the_thing_and_the_way_out() {
-        let path = || PathBuf::from("/data/app.db");
-        let source = || -> Cause { Arc::new(std::io::Error::other("the cause")) };
-        let says: [(Error, &[&str]); 18] = [
-            (Error::OwnedByProcess { path: path(), pid: Some(7) }, &["/data/app.db", "pid 7", "stop it"]),
-            (Error::OwnedByProcess { path: path(), pid: None }, &["/data/app.db", "has ended", "stop it"]),
-            (
-                Error::NotAPath { given: path(), meant: Some("app.db".into()) },
-                &["/data/app.db", "\"app.db\""],
-            ),
-            (Error::NotAPath { given: path(), meant: None }, &["/data/app.db", "in_memory"]),
-            (Error::NotAFile { path: path(), kind: "a socket" }, &["/data/app.db", "a socket"]),
-            (Error::PathTooLong { path: path(), bytes: 600, limit: 504 }, &["/data/app.db", "600", "504"]),
-            (Error::HardLinked { path: path(), links: 2 }, &["/data/app.db", "2 names", "copy"]),
-            (
-                Error::OpenUnderAnotherName { path: path(), open: "/b".into() },
-                &["/data/app.db", "/b", "close"],
-            ),
-            (Error::Forked { pid: 7 }, &["process 7", "fork before"]),
-            (
-                Error::NetworkFileSystem { path: path(), kind: "nfs4".into() },
-                &["/data/app.db", "nfs4", "local disk"],
-            ),
-            (Error::ReadOnly { path: path() }, &["/data/app.db", "permissions"]),
-            (Error::Full, &["full", "buffer_ops_max"]),
-            (Error::Closed, &["closed", "open"]),
-            (
-                Error::WouldDeadlock { what: "waiting inside", instead: "wait outside" },
-                &["waiting inside", "for ever", "wait outside"],
-            ),
-            (Error::Panicked { message: "on purpose".into() }, &["panicked", "on purpose"]),
-            (Error::RolledBack { source: source() }, &["rolled back", "try again", "the cause"]),
-            (
-                Error::OutcomeUnknown { source: source() },
-                &["may or may not", "open the database again", "the cause"],
-            ),
-            (Error::Failed { source: source() }, &["failed earlier", "reopen", "the cause"]),
-        ];
-        for (error, parts) in says {
-            let text = error.to_string();
-            assert!(parts.iter().all(|part| text.contains(part)), "{text} should say {parts:?}");
-            let has_cause = parts.contains(&"the cause");
-            assert_eq!(StdError::source(&error).is_some(), has_cause, "{text}");
-        }
-    }
-}
+mod tests;

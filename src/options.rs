@@ -1,5 +1,8 @@
 //! How an engine is set up: one plain struct, every default with its reason.
 
+use std::any::TypeId;
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
 #[cfg(feature = "duroxide")]
 use std::path::Path;
 use std::sync::Arc;
@@ -35,11 +38,25 @@ type OnOpenFn = dyn Fn(&Connection) -> Result<(), Error> + Send + Sync;
 
 /// What [`Options::on_open`] was given.
 #[derive(Clone)]
-pub(crate) struct OnOpen(Arc<OnOpenFn>);
+pub(crate) struct OnOpen {
+    function: Arc<OnOpenFn>,
+    /// Which function it is, where that says all: one that has captured nothing.
+    plain: Option<TypeId>,
+}
 
 impl OnOpen {
+    fn new<F: Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static>(function: F) -> Self {
+        let plain = (size_of::<F>() == 0).then(TypeId::of::<F>);
+        Self { function: Arc::new(function), plain }
+    }
+
     pub(crate) fn call(&self, connection: &Connection) -> Result<(), Error> {
-        (self.0)(connection)
+        (self.function)(connection)
+    }
+
+    /// Whether both are known to do the same.
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.function, &other.function) || (self.plain.is_some() && self.plain == other.plain)
     }
 }
 
@@ -99,14 +116,23 @@ impl Default for Options {
     }
 }
 
-/// No option may promise more than SQLite's own limit on one value (1,000,000,000 bytes).
-const RECORD_BYTES_CEILING: usize = 256 << 20;
+/// Nobody waits for a batch of more.
+const BATCH_OPS: RangeInclusive<usize> = 1..=1 << 20;
+const BATCH_BYTES: RangeInclusive<usize> = 1..=1 << 30;
+/// Longer than anybody's patience.
+const COMMIT_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// Room for so many waiting operations is set aside at open.
-const BUFFER_OPS_CEILING: usize = 1 << 20;
+const BUFFER_OPS: RangeInclusive<usize> = 1..=1 << 20;
+/// Each is a connection, and at most one thread.
+const READERS: RangeInclusive<usize> = 1..=256;
+/// From less than a handful of pages every commit would be followed by a checkpoint; of more SQLite's index of the log takes
+/// hundreds of megabytes.
+const WAL_BYTES: RangeInclusive<u64> = 16 << 10..=64 << 30;
+/// No option may promise more than SQLite's own limit on one value (1,000,000,000 bytes), and the events that the engine
+/// itself writes have to fit.
+const RECORD_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 /// SQLite counts its cache in KiB, in 32 bits.
-const CACHE_BYTES_CEILING: usize = 1 << 40;
-/// Longer than any deadline makes sense.
-const COMMIT_DELAY_CEILING: Duration = Duration::from_secs(86_400);
+const CACHE_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 40;
 
 impl Options {
     /// What an answered write survives. Default: [`Durability::Full`], because what clients were told, and
@@ -130,14 +156,14 @@ impl Options {
     }
 
     /// The most operations one transaction takes. Default: 1024, where the cost of a commit is long since
-    /// spread thin and a caller's wait is still a few milliseconds.
+    /// spread thin and a caller's wait is still a few milliseconds. From 1 to 1,048,576 operations.
     pub fn batch_ops_max(mut self, operations: usize) -> Self {
         self.batch_ops_max = operations;
         self
     }
 
     /// The most payload bytes after which a batch takes no further operation. Default: 8 MiB, which bounds
-    /// how long one batch of large records can keep the others waiting.
+    /// how long one batch of large records can keep the others waiting. From 1 byte to 1 GiB.
     pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
         self.batch_bytes_max = bytes;
         self
@@ -145,30 +171,30 @@ impl Options {
 
     /// How long the writer waits for company after the first operation of a batch. Default: zero, because a
     /// batch gathers by itself while the one before it commits; a delay only helps where an fsync is so
-    /// expensive that fewer of them are worth everybody's latency.
+    /// expensive that fewer of them are worth everybody's latency. An hour at most.
     pub fn commit_delay(mut self, delay: Duration) -> Self {
         self.commit_delay = delay;
         self
     }
 
     /// The most operations that wait in the buffer; one that carries more than 4 KiB counts once for every
-    /// 4 KiB. Default: 4096. A full buffer suspends an async caller and blocks a sync one.
+    /// 4 KiB. Default: 4096. From 1 to 1,048,576. A full buffer suspends an async caller and blocks a sync one.
     pub fn buffer_ops_max(mut self, operations: usize) -> Self {
         self.buffer_ops_max = operations;
         self
     }
 
-    /// How many `query_only` connections serve reads beside the writer. Default: 2. In memory mode there
-    /// are none and reads go through the writer. The first eight are opened with the database, further ones when they are
-    /// needed. Reads that are awaited run on threads of their own: each starts one more, up to as many as there may be
-    /// connections.
+    /// How many `query_only` connections serve reads beside the writer. Default: 2. From 1 to 256. In memory mode there
+    /// are none, reads go through the writer, and this is not looked at. The first eight are opened with the database,
+    /// further ones when they are needed. Reads that are awaited run on threads of their own: each starts one more, up to
+    /// as many as there may be connections.
     pub fn readers(mut self, connections: usize) -> Self {
         self.readers = connections;
         self
     }
 
     /// The size of the write-ahead log, in bytes, at which the writer checkpoints even though it is busy.
-    /// Default: 32 MiB. When idle it checkpoints anyway.
+    /// Default: 32 MiB. From 16 KiB to 64 GiB. When idle it checkpoints anyway.
     ///
     /// The log takes up to twice as much, because one batch more may come before it is moved and reads in progress are
     /// given time; a single batch that is larger than a quarter of this adds its own size. From one and a
@@ -181,15 +207,15 @@ impl Options {
         self
     }
 
-    /// The largest single value (one event, or one queued item) that is stored, in bytes. Default: 64 MiB. A larger
-    /// one is refused with [`Error::RecordTooLarge`], and ends the activity or the orchestration that produced it,
+    /// The largest single value (one event, or one queued item) that is stored, in bytes. Default: 64 MiB. From 1 KiB to
+    /// 256 MiB. A larger one is refused with [`Error::RecordTooLarge`], and ends the activity or the orchestration that produced it,
     /// which fails with the size and the limit in its error. A turn may be of any size.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self
     }
 
-    /// SQLite's page cache on the writing connection, in bytes. Default: 64 MiB.
+    /// SQLite's page cache on the writing connection, in bytes. Default: 64 MiB. From 1 KiB to 1 TiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -198,13 +224,19 @@ impl Options {
     /// How long opening waits for another process that has the database open, before it is
     /// [`Error::OwnedByProcess`]. Default: zero, so that a mistake is told at once. Where a new process starts while the one
     /// before it shuts down, as long as that may take. Blocks the thread that opens; real time, whatever the
-    /// clock of the engine is.
+    /// clock of the engine is. Any duration.
+    ///
+    /// What is left of it is also waited where somebody who knows nothing of forebay holds SQLite's own lock on the file, before
+    /// that is [`Error::Locked`]. Such a lock is waited for for two seconds in any case.
     pub fn wait_for_owner(mut self, wait: Duration) -> Self {
         self.wait_for_owner = wait;
         self
     }
 
     /// The clock the engine runs on. Default: the machine's. Tests hand in a [`crate::ManualClock`].
+    ///
+    /// Where the file is open in this process already, the clock it was opened with counts: two clocks are not
+    /// compared.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -218,7 +250,13 @@ impl Options {
     /// eight readers'; the one that needs it, for a further reader's. It cannot write (`PRAGMA query_only`). What
     /// durability depends on (`journal_mode`, `synchronous`, `wal_autocheckpoint`, `locking_mode`, attached databases)
     /// is looked at afterwards: a change is an [`Error::InvalidOption`], and the connection is not used. So is a panic.
-    /// Hooks and busy handlers are not kept.
+    /// An error that it returns is the cause of an [`Error::OnOpen`]. Hooks and busy handlers are not kept. When the
+    /// database is opened it comes before anything in the file is changed, so it may find one that is empty or not in
+    /// WAL mode yet.
+    ///
+    /// Where the file is open in this process already, its `on_open` has to be the same one, or the open is refused
+    /// ([`Error::OptionsDiffer`]): give both opens clones of one `Options`. A function that is given by its name, and a
+    /// closure that has captured nothing, is the same wherever it is given.
     ///
     /// rusqlite has functions and collations behind features that forebay does not switch on: depend on rusqlite as
     /// well, in the version that forebay has, with `features = ["functions", "collation"]`. Cargo builds one for both.
@@ -232,7 +270,7 @@ impl Options {
         mut self,
         on_open: impl Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
-        self.on_open = Some(OnOpen(Arc::new(on_open)));
+        self.on_open = Some(OnOpen::new(on_open));
         self
     }
 
@@ -249,7 +287,8 @@ impl Options {
     /// count in the file is scheduled again.
     ///
     /// # Errors
-    /// Every error of the opening group of [`Error`]; the file is left as it was.
+    /// Every error of the opening group of [`Error`]; the file is left as it was, and one that was not there is not there
+    /// ([`Error`] says what may be left all the same).
     #[cfg(feature = "duroxide")]
     pub fn open(self, path: impl AsRef<Path>) -> Result<crate::Forebay, Error> {
         crate::provider::open_file(path.as_ref(), self)
@@ -264,34 +303,21 @@ impl Options {
         crate::provider::open_memory(self)
     }
 
+    /// Refuses what is out of its range.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let at_least_one = [
-            ("batch_ops_max", self.batch_ops_max),
-            ("batch_bytes_max", self.batch_bytes_max),
-            ("buffer_ops_max", self.buffer_ops_max),
-            ("readers", self.readers),
-            ("record_bytes_max", self.record_bytes_max),
-        ];
-        for (option, value) in at_least_one {
-            if value == 0 {
-                return Err(Error::InvalidOption { option, reason: "must be at least 1".into() });
-            }
-        }
-        let at_most = [
-            ("record_bytes_max", self.record_bytes_max, RECORD_BYTES_CEILING),
-            ("buffer_ops_max", self.buffer_ops_max, BUFFER_OPS_CEILING),
-            ("cache_bytes", self.cache_bytes, CACHE_BYTES_CEILING),
-        ];
-        for (option, value, ceiling) in at_most {
-            if value > ceiling {
-                return Err(Error::InvalidOption { option, reason: format!("must be at most {ceiling}") });
-            }
-        }
-        if self.commit_delay > COMMIT_DELAY_CEILING {
-            let reason = format!("must be at most {COMMIT_DELAY_CEILING:?}");
-            return Err(Error::InvalidOption { option: "commit_delay", reason });
-        }
-        Ok(())
+        within("readers", self.readers, &READERS, "connections")?;
+        self.check_in_memory()
+    }
+
+    /// The same in memory, where nobody reads beside the writer.
+    pub(crate) fn check_in_memory(&self) -> Result<(), Error> {
+        within("batch_ops_max", self.batch_ops_max, &BATCH_OPS, "operations")?;
+        within("batch_bytes_max", self.batch_bytes_max, &BATCH_BYTES, "bytes")?;
+        within("commit_delay", self.commit_delay, &COMMIT_DELAY, "")?;
+        within("buffer_ops_max", self.buffer_ops_max, &BUFFER_OPS, "operations")?;
+        within("wal_bytes_max", self.wal_bytes_max, &WAL_BYTES, "bytes")?;
+        within("record_bytes_max", self.record_bytes_max, &RECORD_BYTES, "bytes")?;
+        within("cache_bytes", self.cache_bytes, &CACHE_BYTES, "bytes")
     }
 
     pub(crate) fn clock_or_system(&self) -> Arc<dyn Clock> {
@@ -334,11 +360,32 @@ impl Options {
         compare("wal_bytes_max", wal_bytes_max.to_string(), asked.wal_bytes_max.to_string());
         compare("record_bytes_max", record_bytes_max.to_string(), asked.record_bytes_max.to_string());
         compare("cache_bytes", cache_bytes.to_string(), asked.cache_bytes.to_string());
+        // Two clocks cannot be compared; whoever comes second gets the first one's.
         let given = |clock: &Option<Arc<dyn Clock>>| if clock.is_some() { "given" } else { "system" };
         compare("clock", given(clock).into(), given(&asked.clock).into());
-        // Two functions cannot be compared; whoever comes second gets what the first gave.
-        let given = |on_open: &Option<OnOpen>| if on_open.is_some() { "given" } else { "none" };
-        compare("on_open", given(on_open).into(), given(&asked.on_open).into());
+        let (open, asked) = match (on_open, &asked.on_open) {
+            (None, None) => ("none", "none"),
+            (None, Some(_)) => ("none", "given"),
+            (Some(_), None) => ("given", "none"),
+            (Some(open), Some(asked)) if open.is_same(asked) => ("given", "given"),
+            (Some(_), Some(_)) => ("given", "another one (give both opens clones of one Options)"),
+        };
+        compare("on_open", open.into(), asked.into());
         found.join("; ")
     }
+}
+
+/// Refuses a value that is out of its range, by the name of its option.
+fn within<T: PartialOrd + Debug>(
+    option: &'static str,
+    value: T,
+    range: &RangeInclusive<T>,
+    unit: &str,
+) -> Result<(), Error> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = (range.start(), range.end());
+    let reason = format!("{value:?} is out of its range, it must be from {least:?} to {most:?} {unit}");
+    Err(Error::InvalidOption { option, reason: reason.trim_end().into() })
 }

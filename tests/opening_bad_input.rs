@@ -1,5 +1,5 @@
 //! What cannot be opened is refused with an error that names the path and the way out, and is left byte for
-//! byte as it was, files beside it included. The `-lock` file is the engine's own and may stay.
+//! byte as it was, files beside it included; no file comes, not even a `-lock`.
 
 #![cfg(feature = "duroxide")]
 
@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use engine_support::{Place, Turn, activity, assert_says, begin, enqueue_work};
-use forebay::{Error, Forebay, Options};
+use engine_support::{HOUR, Place, Turn, activity, assert_says, begin, enqueue_work};
+use forebay::{Error, Forebay, Options, Writer};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-/// Every file in the folder, but for locks.
+/// Every file in the folder, but for the lock that stays with a database of this crate.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("an entry"));
     let files = entries.filter(|entry| entry.file_type().expect("a type").is_file());
@@ -43,7 +44,11 @@ fn shown(path: &Path) -> String {
 
 /// A database of this crate, closed, with something in every table.
 fn own_database(place: &Place) {
-    let forebay = place.open(Options::default());
+    own_database_with(place, Options::default());
+}
+
+fn own_database_with(place: &Place, options: Options) {
+    let forebay = place.open(options);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
         begin(&forebay, "order", Turn::first("order")).await;
@@ -68,18 +73,41 @@ fn a_missing_folder_is_named() {
 fn a_file_where_the_folder_should_be() {
     let place = Place::new();
     fs::write(place.file("file"), "not a folder").expect("written");
-    let error = refused(&place, &place.file("file/app.db"));
-    assert_says(&error, &[&shown(&place.file("file"))]);
+    for path in ["file/app.db", "file/folder/app.db"] {
+        let error = refused(&place, &place.file(path));
+        assert!(matches!(&error, Error::NotAFolder { folder } if *folder == place.file("file")), "{error:?}");
+        assert_says(&error, &[&shown(&place.file("file")), "is not a folder", "another path"]);
+    }
 }
 
 #[test]
 fn a_directory() {
     let place = Place::new();
     fs::create_dir(place.path()).expect("made");
-    let error = refused(&place, &place.path());
-    assert_says(&error, &[&shown(&place.path()), "directory"]);
-    assert_says(&refused(&place, &place.path().join("..")), &["directory"]);
-    Forebay::open("").expect_err("no path at all");
+    for path in [place.path(), place.path().join(".."), place.file("app.db/"), "/".into()] {
+        let error = refused(&place, &path);
+        assert!(matches!(&error, Error::NotAFile { kind: "a directory", .. }), "{error:?}");
+        assert_says(&error, &[&shown(&path), "is a directory", "give it a file"]);
+    }
+}
+
+/// What ends as the name of a directory is not taken for that of a file, there or not.
+#[test]
+fn the_name_of_a_directory() {
+    let place = Place::new();
+    fs::write(place.file("file"), "").expect("written");
+    for path in ["new.db/", "new.db/.", "file/"] {
+        let error = refused(&place, &place.file(path));
+        assert!(matches!(&error, Error::NotAFile { .. }), "{path}: {error:?}");
+        assert_says(&error, &["name of a directory"]);
+    }
+}
+
+#[test]
+fn no_path_at_all() {
+    let error = Forebay::open("").expect_err("no path at all");
+    assert!(matches!(&error, Error::NotAFile { .. }), "{error:?}");
+    assert_says(&error, &["\"\" is an empty path", "give it"]);
 }
 
 #[test]
@@ -109,7 +137,7 @@ fn a_database_that_was_cut_short() {
         fs::write(&path, &whole[..length]).expect("written");
         let error = refused(&place, &path);
         assert!(matches!(error, Error::NotADatabase { .. }), "{name}: {error}");
-        assert_says(&error, &[&shown(&path), "restore"]);
+        assert_says(&error, &[&shown(&path), "or it is damaged", "restore"]);
     }
 }
 
@@ -118,6 +146,31 @@ fn a_database_that_was_cut_short() {
 fn a_database_with_a_damaged_page() {
     let place = Place::new();
     own_database(&place);
+    damage(&place);
+    let error = refused(&place, &place.path());
+    assert!(matches!(error, Error::NotADatabase { .. }), "{error:?}");
+    assert_says(&error, &[&shown(&place.path()), "restore"]);
+}
+
+/// By then a copy that `VACUUM INTO` made, say, has been put into WAL mode: it is put back.
+#[test]
+fn a_database_with_a_damaged_page_and_a_rollback_journal() {
+    let place = Place::new();
+    own_database(&place);
+    let connection = Connection::open(place.path()).expect("SQLite opens it");
+    connection.pragma_update(None, "journal_mode", "DELETE").expect("it takes that");
+    drop(connection);
+    damage(&place);
+    let versions = || fs::read(place.path()).expect("it is read")[18..20].to_vec();
+    assert_eq!(versions(), [1, 1]);
+    let error = Forebay::open(place.path()).expect_err("it is damaged");
+    assert!(matches!(error, Error::NotADatabase { .. }), "{error:?}");
+    assert_eq!(versions(), [1, 1], "it is in WAL mode for good");
+    assert_eq!(contents(place.folder.path()).keys().collect::<Vec<_>>(), ["app.db"]);
+}
+
+/// Overwrites the first page of the queue of activities.
+fn damage(place: &Place) {
     let connection = Connection::open(place.path()).expect("SQLite opens it");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'work'";
     let root: u32 = connection.query_row(sql, [], |row| row.get(0)).expect("the table is there");
@@ -127,10 +180,6 @@ fn a_database_with_a_damaged_page() {
     let mut bytes = fs::read(place.path()).expect("it is there");
     bytes[(root - 1) * page..root * page].fill(0xA5);
     fs::write(place.path(), bytes).expect("written");
-
-    let error = refused(&place, &place.path());
-    assert!(matches!(error, Error::NotADatabase { .. }), "{error:?}");
-    assert_says(&error, &[&shown(&place.path()), "restore"]);
 }
 
 /// What duroxide's own provider makes, as far as it takes to recognise it.
@@ -230,24 +279,50 @@ fn a_file_that_may_not_be_written() {
 }
 
 #[test]
-fn options_that_cannot_work_are_refused_by_name() {
+fn options_out_of_their_range_are_refused_with_name_value_and_range() {
     let place = Place::new();
     let kinds = [
-        ("batch_ops_max", Options::default().batch_ops_max(0)),
-        ("batch_bytes_max", Options::default().batch_bytes_max(0)),
-        ("buffer_ops_max", Options::default().buffer_ops_max(0)),
-        ("readers", Options::default().readers(0)),
-        ("record_bytes_max", Options::default().record_bytes_max(0)),
-        ("record_bytes_max", Options::default().record_bytes_max(1 << 40)),
+        ("batch_ops_max", "0", "1 to 1048576 op", Options::default().batch_ops_max(0)),
+        ("batch_ops_max", "18446744073709551615", "1 to", Options::default().batch_ops_max(usize::MAX)),
+        ("batch_bytes_max", "0", "1 to 1073741824 bytes", Options::default().batch_bytes_max(0)),
+        ("batch_bytes_max", "1073741825", "1 to", Options::default().batch_bytes_max((1 << 30) + 1)),
+        ("commit_delay", "86400s", "0ns to 3600s", Options::default().commit_delay(HOUR * 24)),
+        ("buffer_ops_max", "0", "1 to 1048576 op", Options::default().buffer_ops_max(0)),
+        ("buffer_ops_max", "1048577", "1 to", Options::default().buffer_ops_max((1 << 20) + 1)),
+        ("readers", "0", "1 to 256 connections", Options::default().readers(0)),
+        ("readers", "5000", "1 to 256 connections", Options::default().readers(5000)),
+        ("wal_bytes_max", "1", "16384 to 68719476736 bytes", Options::default().wal_bytes_max(1)),
+        ("wal_bytes_max", "18446744073709551615", "16384 to", Options::default().wal_bytes_max(u64::MAX)),
+        ("record_bytes_max", "1", "1024 to 268435456 bytes", Options::default().record_bytes_max(1)),
+        ("record_bytes_max", "1099511627776", "1024 to", Options::default().record_bytes_max(1 << 40)),
+        ("cache_bytes", "0", "1024 to 1099511627776 bytes", Options::default().cache_bytes(0)),
     ];
-    for (name, options) in kinds {
-        for error in [options.clone().open(place.path()).err(), options.in_memory().err()] {
-            let error = error.expect("it is refused");
+    for (name, value, range, options) in kinds {
+        let in_memory = (name != "readers").then(|| options.clone().in_memory().err());
+        let writer = Writer::open(place.path(), options.clone()).err();
+        for error in [Some(options.open(place.path()).err()), Some(writer), in_memory].into_iter().flatten() {
+            let error = error.unwrap_or_else(|| panic!("{name} = {value} is taken"));
             assert!(matches!(error, Error::InvalidOption { option, .. } if option == name), "{error}");
-            assert_says(&error, &[name, "must be"]);
+            assert_says(&error, &[&format!("`{name}`"), &format!(" {value} "), range]);
         }
     }
-    assert!(!place.path().exists(), "nothing was made");
+    assert!(contents(place.folder.path()).is_empty(), "nothing was made");
+}
+
+/// The ends of the ranges work, and what is not used is not looked at.
+#[test]
+fn options_at_the_ends_of_their_ranges_work() {
+    let least = Options::default().batch_ops_max(1).batch_bytes_max(1).buffer_ops_max(1).readers(1);
+    let least = least.wal_bytes_max(16 << 10).record_bytes_max(1 << 10).cache_bytes(1 << 10);
+    let most = Options::default().batch_ops_max(1 << 20).batch_bytes_max(1 << 30).buffer_ops_max(1 << 20);
+    let most = most.readers(256).wal_bytes_max(64 << 30).record_bytes_max(256 << 20).cache_bytes(1 << 40);
+    // A batch of one is full, and waits for nobody.
+    for options in [least.clone(), most.clone(), least.commit_delay(HOUR), most.wait_for_owner(Duration::MAX)]
+    {
+        let place = Place::new();
+        own_database_with(&place, options.clone());
+        options.readers(0).in_memory().expect("there are none in memory").close().expect("it closes");
+    }
 }
 
 /// The largest value of every option either works or is refused; none of them panics.

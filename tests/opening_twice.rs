@@ -73,8 +73,8 @@ async fn other_options_are_refused_by_name_and_harm_nobody() {
         ("commit_delay: 0ns, 7ms", Options::default().commit_delay(Duration::from_millis(7))),
         ("buffer_ops_max: 4096, 7", Options::default().buffer_ops_max(7)),
         ("readers: 2, 7", Options::default().readers(7)),
-        ("wal_bytes_max: 33554432, 7", Options::default().wal_bytes_max(7)),
-        ("record_bytes_max: 67108864, 7", Options::default().record_bytes_max(7)),
+        ("wal_bytes_max: 33554432, 65536", Options::default().wal_bytes_max(65536)),
+        ("record_bytes_max: 67108864, 7168", Options::default().record_bytes_max(7168)),
         ("cache_bytes: 67108864, 7168", Options::default().cache_bytes(7168)),
         ("clock: system, given", Options::default().clock(ManualClock::new(START_MS))),
     ];

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine_support::other::Other;
 use engine_support::{Place, assert_says, enqueue, fetch, start};
-use forebay::{Error, Forebay, Options};
+use forebay::{Error, Forebay, Options, Writer};
 
 /// The other process: opens the file, leases what is in it, says so, and waits for its end.
 #[test]
@@ -70,6 +70,48 @@ async fn a_process_that_was_killed_owns_nothing() {
     }
     let own = Forebay::open(place.path()).expect("nobody has it");
     assert_eq!(fetch(&own).await.map(|turn| turn.attempt), Some(4));
+}
+
+/// The other process: opens and closes the file, again and again, until its input ends.
+#[test]
+fn the_other_process_that_comes_and_goes() {
+    let Some(file) = Other::file() else { return };
+    let done = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&done);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_line(&mut String::new());
+        ended.store(true, Ordering::Relaxed);
+    });
+    Other::say("open", "");
+    while !done.load(Ordering::Relaxed) {
+        match Writer::open(&file, Options::default()) {
+            Ok(writer) => writer.close().expect("it closes"),
+            Err(Error::OwnedByProcess { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// Also in the moment in which it has the lock and has not written down who it is, and in the one in which it
+/// has let go: then what is there is not of its predecessor, which lives on.
+#[test]
+fn an_owner_that_comes_and_goes_is_always_the_one_that_is_named() {
+    let place = Place::new();
+    let mut other = Other::start("the_other_process_that_comes_and_goes", &place);
+    other.says("open");
+    let mut told = 0;
+    for _ in 0..400 {
+        match Writer::open(place.path(), Options::default()) {
+            Ok(writer) => writer.close().expect("it closes"),
+            Err(Error::OwnedByProcess { pid, .. }) => {
+                assert_eq!(pid, Some(other.child.id()), "after {told} that were right");
+                told += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    drop(other.child.stdin.take());
+    assert!(other.child.wait().expect("it ends").success());
 }
 
 /// A process that is being started has, for a moment, everything open that this one has. That must not keep

@@ -164,3 +164,80 @@ fn a_volume_that_somebody_else_fills_is_used_again_when_there_is_room() {
         writer.close().expect("it closes");
     });
 }
+
+/// However far an open gets before there is no room left: what it made is gone, and what was there is as it was.
+#[test]
+fn an_open_that_finds_no_room_leaves_nothing() {
+    on_a_volume("an_open_that_finds_no_room_leaves_nothing", 2, |volume| {
+        let ballast = volume.join("ballast");
+        let path = volume.join("app.db");
+        let mut refused = 0;
+        for (given, journal) in
+            [("nothing", ""), ("nothing of it", ""), ("a database", "DELETE"), ("a database", "WAL")]
+        {
+            // A page less each time.
+            for free in (0..64).rev() {
+                match given {
+                    "a database" => {
+                        let connection = rusqlite::Connection::open(&path).expect("it opens");
+                        let sql = format!("PRAGMA journal_mode = {journal}; CREATE TABLE t (n)");
+                        connection.execute_batch(&sql).expect("there is room");
+                    }
+                    "nothing of it" => std::fs::write(&path, "").expect("written"),
+                    _ => {}
+                }
+                let before = names_and_versions(volume);
+                let _ = std::fs::write(&ballast, vec![1; 2 * MIB as usize]);
+                let bytes = size(&ballast).saturating_sub(free * 4096);
+                std::fs::File::options()
+                    .write(true)
+                    .open(&ballast)
+                    .and_then(|file| file.set_len(bytes))
+                    .expect("cut");
+                let opened = Writer::open(&path, Options::default().full_disk_wait(Duration::from_millis(1)));
+                #[cfg(feature = "duroxide")]
+                let opened = match given {
+                    "a database" => opened.map(drop),
+                    _ => {
+                        // The engine puts tables into it.
+                        opened.and_then(|writer| writer.close()).and_then(|()| {
+                            let _ = std::fs::remove_file(&path);
+                            if given == "nothing of it" {
+                                std::fs::write(&path, "").expect("written");
+                            }
+                            let _ = std::fs::remove_file(volume.join("app.db-lock"));
+                            forebay::Forebay::open(&path).map(drop)
+                        })
+                    }
+                };
+                if let Err(error) = opened.map(drop) {
+                    refused += 1;
+                    std::fs::remove_file(&ballast).expect("removed");
+                    assert_eq!(
+                        names_and_versions(volume),
+                        before,
+                        "{given} {journal}, {free} pages: {error}"
+                    );
+                }
+                for file in std::fs::read_dir(volume).expect("listed").flatten() {
+                    std::fs::remove_file(file.path()).expect("removed");
+                }
+            }
+        }
+        assert!(refused > 20, "only {refused} opens found no room");
+        println!("{refused} opens found no room");
+    });
+}
+
+/// What there is, how long, and how its header says it is written.
+fn names_and_versions(volume: &Path) -> Vec<(std::ffi::OsString, usize, Vec<u8>)> {
+    let entries = std::fs::read_dir(volume).expect("listed").flatten();
+    let mut found: Vec<_> = entries
+        .map(|entry| {
+            let bytes = std::fs::read(entry.path()).expect("it is read");
+            (entry.file_name(), bytes.len(), bytes.get(18..20).unwrap_or_default().to_vec())
+        })
+        .collect();
+    found.sort();
+    found
+}

@@ -79,6 +79,8 @@ fn on_open_cannot_undo_what_is_promised() {
     for (what, on_open) in cases {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
+        // In WAL mode, which a new file is not when it is called.
+        Writer::open(&path, Options::default()).unwrap().close().unwrap();
         let error = Writer::open(&path, Options::default().on_open(on_open)).unwrap_err();
         let refused =
             matches!(&error, Error::InvalidOption { option: "on_open", reason } if reason.contains(what));
@@ -97,13 +99,81 @@ fn on_open_cannot_undo_what_is_promised() {
         writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n)")?)).wait().unwrap();
         writer.close().unwrap();
     }
-    let folder = tempfile::tempdir().unwrap();
-    let failing = Options::default().on_open(|_conn| Err(Error::operation("not today")));
-    let error = Writer::open(folder.path().join("app.db"), failing).unwrap_err();
-    assert_eq!(error.to_string(), "not today");
-    // Nor can it write.
-    let writing = Options::default().on_open(|conn| Ok(conn.execute_batch("CREATE TABLE t (n)")?));
-    Writer::open(folder.path().join("app.db"), writing).unwrap_err();
+}
+
+/// Whoever reads the error knows which option of which open it is about, and finds what went wrong behind it.
+#[test]
+fn an_error_of_on_open_says_where_it_comes_from() {
+    type OnOpen = fn(&Connection) -> Result<(), Error>;
+    let cases: [(&str, OnOpen); 4] = [
+        ("not today", |_conn| Err(Error::operation("not today"))),
+        ("syntax error", |conn| Ok(conn.execute_batch("SELEKT 1")?)),
+        ("query_only", |conn| Ok(conn.execute_batch("CREATE TABLE t (n)")?)),
+        ("unable to open", |conn| Ok(conn.execute_batch("ATTACH '/no/such/folder/db' AS other")?)),
+    ];
+    for (what, on_open) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("app.db");
+        // The writer's connection, one of those opened ahead, and one that is opened when it is needed.
+        for number in [0, 2, 9] {
+            let opened = AtomicUsize::new(0);
+            let on_open = move |conn: &Connection| match opened.fetch_add(1, Ordering::SeqCst) {
+                opened if opened == number => on_open(conn),
+                _ => Ok(()),
+            };
+            let error = match Writer::open(&path, Options::default().readers(9).on_open(on_open)) {
+                Ok(writer) => read_in_reads(&writer, 9),
+                failed => failed.map(drop),
+            };
+            let error = error.unwrap_err();
+            let text = error.to_string();
+            let says =
+                ["`on_open`", &path.display().to_string(), what].iter().all(|part| text.contains(part));
+            assert!(says && !text.contains("permissions"), "{number}: {text}");
+            let source = std::error::Error::source(&error).unwrap();
+            assert!(source.downcast_ref::<Error>().is_some(), "{number}: {text}");
+            assert!(matches!(error, Error::OnOpen { .. }), "{number}: {error:?}");
+        }
+    }
+}
+
+/// Has as many connections open at once.
+fn read_in_reads(writer: &Writer, connections: usize) -> Result<(), Error> {
+    match connections {
+        0 => Ok(()),
+        _ => writer.read(|_conn| read_in_reads(writer, connections - 1)),
+    }
+}
+
+/// Two functions cannot be compared, so a second open has to give the same one.
+#[test]
+fn another_on_open_is_not_taken_for_the_same() {
+    fn by_name(_connection: &Connection) -> Result<(), Error> {
+        Ok(())
+    }
+    let capturing = |n: i64| {
+        Options::default().on_open(move |conn| {
+            Ok(conn.create_scalar_function("n", 0, FunctionFlags::SQLITE_UTF8, move |_context| Ok(n))?)
+        })
+    };
+    let plain = || Options::default().on_open(|_connection| Ok(()));
+    let refused = |open: Options, asked: Options| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let _writer = Writer::open(&path, open).unwrap();
+        Writer::open(&path, asked).err().map(|error| error.to_string())
+    };
+    let one = capturing(1);
+    assert_eq!(refused(one.clone(), one), None, "a clone");
+    assert_eq!(refused(plain(), plain()), None, "a closure that has captured nothing");
+    assert_eq!(refused(Options::default().on_open(by_name), Options::default().on_open(by_name)), None);
+    for (open, asked) in [(capturing(1), capturing(2)), (plain(), Options::default().on_open(by_name))] {
+        let text = refused(open, asked).unwrap();
+        assert!(
+            text.contains("on_open: given, another one") && text.contains("clones of one Options"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -132,8 +132,8 @@ fn a_database_that_is_being_closed_is_not_opened_again_from_inside() {
     let ticket = writer.submit(move |_tx| {
         entered.send(()).map_err(|_| Error::operation("the test has gone"))?;
         let _ = is_closing.recv();
-        // Refused from the moment on at which the close has begun.
-        while handle.try_submit(|_tx| Ok(())).is_ok() {
+        // Refused from the moment on at which the close has begun, and before that when it is full.
+        while !matches!(handle.try_submit(|_tx| Ok(())), Err(Error::Closed)) {
             thread::yield_now();
         }
         Ok(Writer::open(reopened, Options::default()).map(drop))

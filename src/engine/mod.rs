@@ -171,11 +171,11 @@ impl Engine {
         histories: Arc<Histories>,
         changed: Arc<Changed>,
     ) -> Result<Self, Error> {
-        let Opening { location, options, counters, readers, horizon, held } = opening;
-        let connection = sqlite::open_unchanged(location)?;
+        let Opening { location, options, counters, readers, horizon, patience, held } = opening;
+        let connection = sqlite::open_unchanged(location, patience)?;
         let found = schema::recognise(&connection, location)?;
         schema::size_pages(&connection, found)?;
-        sqlite::configure_writer(&connection, location, options)?;
+        sqlite::configure_writer(&connection, location, options, readers.as_deref(), patience)?;
         schema::prepare(&connection, found)?;
         let mut engine = Self {
             connection: WriteConnection::new(

@@ -13,7 +13,7 @@ use crate::buffer::by_hand::{self, answer};
 use crate::clock::ManualClock;
 use crate::options::Options;
 use crate::provider::Encoder;
-use crate::sqlite::Location;
+use crate::sqlite::{Location, Patience};
 
 const START_MS: u64 = 1_000_000;
 const WAITING: usize = 1_000;
@@ -23,7 +23,8 @@ fn open(location: &Location) -> (Engine, ManualClock) {
     let clock = ManualClock::new(START_MS);
     let options = Options::default().clock(clock.clone());
     let (counters, readers, horizon, held) = (Arc::default(), None, Arc::default(), Held::Memory);
-    let opening = Opening { location, options: &options, counters, readers, horizon, held };
+    let opening =
+        Opening { location, options: &options, counters, readers, horizon, patience: Patience::none(), held };
     let engine =
         Engine::open(opening, Arc::new(clock.clone()), Arc::default(), Arc::default(), Arc::default());
     (engine.expect("it opens"), clock)

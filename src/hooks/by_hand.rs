@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duroxide::Event;
 use duroxide::providers::{ExecutionMetadata, TagFilter, WorkItem};
@@ -14,7 +14,7 @@ use crate::engine::{Engine, FetchTurn, FetchWork, NewMessage, Op, Reply, Submitt
 use crate::error::Error;
 use crate::options::Options;
 use crate::provider::{self, Encoder};
-use crate::sqlite::Location;
+use crate::sqlite::{Location, Patience};
 use crate::writer::{ClosureStore, Operation};
 
 /// Long enough that nothing runs out while it is measured.
@@ -23,7 +23,16 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
 /// The options are the caller's; a file is not owned, so nobody else may have it open.
 fn opening<'a>(location: &'a Location, options: &'a Options) -> Opening<'a> {
     let horizon = Arc::default();
-    Opening { location, options, counters: Arc::default(), readers: None, horizon, held: Held::Memory }
+    let patience = Patience::of(options, Instant::now());
+    Opening {
+        location,
+        options,
+        counters: Arc::default(),
+        readers: None,
+        horizon,
+        patience,
+        held: Held::Memory,
+    }
 }
 
 fn location(file: Option<&Path>) -> Location {

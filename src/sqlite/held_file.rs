@@ -19,6 +19,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use parking_lot::Mutex;
 
 use super::path::{beside, not_a_file};
+use super::undo::Before;
 use crate::error::Error;
 use crate::fork::Origin;
 
@@ -57,6 +58,7 @@ pub(super) struct HeldFile {
     /// `None` only while it is being dropped.
     file: Option<File>,
     is_locked: bool,
+    before: Before,
     /// `-shm`, once SQLite has made it.
     shared_memory: OnceLock<File>,
 }
@@ -83,7 +85,7 @@ impl HeldFile {
     /// another process has that.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true);
         #[cfg(unix)]
         {
             use std::os::unix::fs::OpenOptionsExt;
@@ -96,9 +98,14 @@ impl HeldFile {
             }
             _ => Error::io(format!("opening {}", path.display()), error),
         };
-        let file = options.open(path).map_err(failed)?;
-        let metadata = match file.metadata() {
-            Ok(metadata) => metadata,
+        let (file, made) = match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (options.open(path), false),
+            made => (made, true),
+        };
+        let file = file.map_err(failed)?;
+        let looked = file.metadata().and_then(|found| Ok((found, Before::of(path, &file, made)?)));
+        let (metadata, before) = match looked {
+            Ok(looked) => looked,
             Err(error) => {
                 close(file);
                 return Err(failed(error));
@@ -124,7 +131,8 @@ impl HeldFile {
         }
         let id = identified.map(|(id, _)| id);
         let shared_memory = OnceLock::new();
-        let mut held = Self { path: path.into(), id, file: Some(file), is_locked: false, shared_memory };
+        let mut held =
+            Self { path: path.into(), id, file: Some(file), is_locked: false, before, shared_memory };
         let Some(is_locked) = held.lock_for_this_process() else { return Ok(None) };
         held.is_locked = is_locked;
         Ok(Some(held))
@@ -174,6 +182,17 @@ impl HeldFile {
     /// Whether the `-shm` that SQLite has open was removed, or replaced.
     pub(super) fn shared_memory_is_gone(&self) -> bool {
         self.shared_memory.get().is_some_and(|file| links_of(file) == Some(0))
+    }
+
+    /// Puts the files back as they were before they were opened: see undo.rs.
+    pub(super) fn undo(&self) {
+        self.before.restore(self);
+    }
+
+    /// Keeps everybody who uses SQLite out of the database, if nobody is in it. `None` where that cannot be done.
+    pub(super) fn exclude_everybody(&self) -> Option<io::Result<Excluded<'_>>> {
+        let file = self.file.as_ref().filter(|_| cfg!(any(target_os = "linux", target_os = "android")))?;
+        Some(open_file_lock(file, LockKind::Exclusive, ALL_LOCKS).map(|()| Excluded(file)))
     }
 
     /// Takes the locks that stand in for SQLite's, once SQLite has its own. Where they cannot be had everything
@@ -231,6 +250,15 @@ impl Drop for StandIn {
     }
 }
 
+/// Nobody uses the database while this lives.
+pub(super) struct Excluded<'a>(&'a File);
+
+impl Drop for Excluded<'_> {
+    fn drop(&mut self) {
+        let _ = open_file_lock(self.0, LockKind::None, ALL_LOCKS);
+    }
+}
+
 pub(super) fn links_of(file: &File) -> Option<u64> {
     id_and_links(&file.metadata().ok()?).map(|(_id, links)| links)
 }
@@ -239,11 +267,15 @@ pub(super) fn links_of(file: &File) -> Option<u64> {
 /// the file format).
 const SHARED_LOCK: (i64, i64) = (0x4000_0002, 510);
 
+/// Where all its locks on a database are (from `PENDING_BYTE` on).
+const ALL_LOCKS: (i64, i64) = (0x4000_0000, 512);
+
 /// Where it says that somebody has `-shm` mapped (`UNIX_SHM_DMS`).
 const SHARED_MEMORY_IN_USE: (i64, i64) = (128, 1);
 
 enum LockKind {
     Shared,
+    Exclusive,
     None,
 }
 
@@ -253,6 +285,7 @@ fn open_file_lock(file: &File, kind: LockKind, (start, length): (i64, i64)) -> i
     use std::os::fd::AsRawFd;
     let kind = match kind {
         LockKind::Shared => libc::F_RDLCK,
+        LockKind::Exclusive => libc::F_WRLCK,
         LockKind::None => libc::F_UNLCK,
     };
     fn too_large<E>(_error: E) -> io::Error {

@@ -57,15 +57,15 @@ impl Identity {
     /// Looks at every file.
     pub(super) fn check(&self) -> Result<(), Lost> {
         let held = self.owner.file();
-        let gone = |what: &str| Lost::Other(lost(&held.path().to_string_lossy(), what));
+        let gone = |replaced| Lost::Other(Error::Gone { path: held.path().into(), replaced });
         match id_at(held.path()) {
             Ok(found) if found == held.id() => {
                 self.owner.look_at_lock().map_err(Lost::Other)?;
             }
-            Ok(_another) => return Err(gone("replaced by another file")),
+            Ok(_another) => return Err(gone(true)),
             Err(error) if held.links() == Some(0) || !cfg!(unix) => {
                 tracing::debug!(%error, "the database has no name any more");
-                return Err(gone("removed"));
+                return Err(gone(false));
             }
             Err(error) => self.say(0, || {
                 tracing::warn!(

@@ -19,11 +19,12 @@ mod recover;
 mod registry;
 mod room;
 mod settings;
+mod undo;
 mod write;
 
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use control::{Control, SAVEPOINT};
 pub(crate) use log_sync::Soon;
@@ -68,9 +69,41 @@ pub(crate) fn check_library(version_number: i32, version: &str) -> Result<(), Er
     Ok(())
 }
 
+/// How long opening waits for a foreign process that holds SQLite's own lock. It may come after a wait for an owner.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    until: Instant,
+}
+
+impl Patience {
+    /// For an open that began at `began`.
+    pub(crate) fn of(options: &Options, began: Instant) -> Self {
+        let most = Duration::from_millis(c_int::MAX.unsigned_abs().into());
+        let longest = began + options.wait_for_owner.min(most);
+        Self { until: longest.max(Instant::now() + FOREIGN_LOCK_WAIT) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { until: Instant::now() }
+    }
+
+    fn left(self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Has the connection's statements wait for what is left.
+    fn give_to(self, connection: &Connection) -> Result<(), Error> {
+        Ok(connection.busy_timeout(self.left())?)
+    }
+}
+
+/// How often the journal mode is tried again to be changed, for which SQLite itself does not wait.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
 /// Opens the connection that will write, without changing the file: whose database it is has to be known
 /// before the first pragma that writes.
-pub(crate) fn open_unchanged(location: &Location) -> Result<Connection, Error> {
+pub(crate) fn open_unchanged(location: &Location, patience: Patience) -> Result<Connection, Error> {
     check_library(rusqlite::version_number(), rusqlite::version())?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -81,6 +114,7 @@ pub(crate) fn open_unchanged(location: &Location) -> Result<Connection, Error> {
         Location::File(path) => Connection::open_with_flags(path, flags).map_err(|e| explain(e, path))?,
     };
     prepare_for_work(&connection)?;
+    patience.give_to(&connection)?;
     // Closing a connection moves the log into the database: not a log that was there before it is known
     // whose it is. (Where there was none, closing removes what opening made.)
     let has_log = matches!(location, Location::File(path) if path::beside(path, "-wal").exists());
@@ -108,23 +142,36 @@ fn open_all_files(connection: &Connection) -> Result<(), Error> {
     Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_row| Ok(()))?)
 }
 
-/// Sets the pragmas a writing connection runs with, and reads every one of them back.
+/// Sets the pragmas a writing connection runs with, and reads every one of them back. Opens the reading connections on
+/// the way: what may refuse comes before what changes the file.
 pub(crate) fn configure_writer(
     connection: &Connection,
     location: &Location,
     options: &Options,
+    readers: Option<&ReaderPool>,
+    patience: Patience,
 ) -> Result<(), Error> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let cache_kib = -i64::try_from(options.cache_bytes / 1024).unwrap_or(i64::MAX);
     set_pragma(connection, "cache_size", &cache_kib.to_string(), &cache_kib.to_string())?;
     set_pragma(connection, "temp_store", "MEMORY", "2")?;
     set_pragma(connection, "trusted_schema", "OFF", "0")?;
-    set_journal(connection, location, options)?;
-    on_open::run(connection, options.on_open.as_ref())
+    on_open::run(connection, location, options.on_open.as_ref())?;
+    readers.map_or(Ok(()), ReaderPool::fill)?;
+    patience.give_to(connection)?;
+    set_journal(connection, location, options, patience).inspect_err(|_error| {
+        // IMPORTANT: before the connection that writes, which then removes the log that it made.
+        readers.inspect(|readers| readers.empty());
+    })?;
+    Ok(connection.busy_timeout(FOREIGN_LOCK_WAIT)?)
 }
 
 /// How commits get to the disk.
-fn set_journal(connection: &Connection, location: &Location, options: &Options) -> Result<(), Error> {
+fn set_journal(
+    connection: &Connection,
+    location: &Location,
+    options: &Options,
+    patience: Patience,
+) -> Result<(), Error> {
     match location {
         // Nothing here outlives the process; the journal is still needed to roll a batch back.
         Location::Memory => {
@@ -132,12 +179,9 @@ fn set_journal(connection: &Connection, location: &Location, options: &Options) 
             set_pragma(connection, "synchronous", "OFF", "0")
         }
         Location::File(path) => {
-            if read_pragma(connection, "journal_mode")? != "wal" {
-                // Beginning a transaction waits for a foreign lock, changing the mode does not.
-                connection.execute_batch("BEGIN IMMEDIATE; COMMIT").map_err(|e| explain(e, path))?;
-            }
-            set_pragma(connection, "journal_mode", "WAL", "wal").map_err(|e| explain_error(e, path))?;
+            set_wal(connection, patience).map_err(|e| explain_error(e, path))?;
             recover::rewrite_log(connection).map_err(|e| explain_error(e, path))?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
             set_pragma(connection, "wal_autocheckpoint", "0", "0")?;
             // The log is overwritten in place after a checkpoint; it is cut back only when it outgrew this.
             let limit = i64::try_from(options.wal_bytes_max.saturating_mul(2)).unwrap_or(i64::MAX);
@@ -147,6 +191,25 @@ fn set_journal(connection: &Connection, location: &Location, options: &Options) 
             set_pragma(connection, "synchronous", "NORMAL", "1")
         }
     }
+}
+
+/// Changes the journal mode, for which nobody else may be in the file. Beginning a transaction waits for foreign locks,
+/// changing the mode does not; and in between somebody may come.
+fn set_wal(connection: &Connection, patience: Patience) -> Result<(), Error> {
+    loop {
+        if read_pragma(connection, "journal_mode")? != "wal" {
+            connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+        }
+        match set_pragma(connection, "journal_mode", "WAL", "wal") {
+            Err(error) if is_busy(&error) && !patience.left().is_zero() => std::thread::sleep(TRY_AGAIN),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_busy(error: &Error) -> bool {
+    let Error::Sqlite { source } = error else { return false };
+    source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 /// Writes a pragma and reads it back: SQLite ignores a value it does not know without a word.
@@ -224,7 +287,10 @@ pub(crate) fn explain(error: rusqlite::Error, path: &Path) -> Error {
             Error::NotADatabase { path: path.into() }
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Error::ReadOnly { path: path.into() },
-        Some(ErrorCode::CannotOpen | ErrorCode::DatabaseBusy) => {
+        Some(ErrorCode::DatabaseBusy) => {
+            Error::Locked { path: path.into(), source: std::sync::Arc::new(error) }
+        }
+        Some(ErrorCode::CannotOpen) => {
             Error::Io { doing: format!("opening {}", path.display()), source: std::sync::Arc::new(error) }
         }
         _ => error.into(),
@@ -256,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_pragma_that_does_not_take_is_an_error() {
-        let connection = open_unchanged(&Location::Memory).unwrap();
+        let connection = open_unchanged(&Location::Memory, Patience::none()).unwrap();
         // What the reference provider does: SQLite reads the unknown word as NORMAL.
         let error = set_pragma(&connection, "synchronous", "WAL", "wal").unwrap_err();
         assert!(matches!(error, Error::PragmaNotTaken { pragma: "synchronous", .. }), "{error}");

@@ -1,11 +1,12 @@
 //! Runs [`Options::on_open`](crate::Options::on_open) on a connection, and makes sure that what is promised still holds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::{Settings, read_pragma, set_pragma};
+use super::{Location, Settings, read_pragma, set_pragma};
 use crate::error::Error;
 use crate::options::OnOpen;
 
@@ -14,18 +15,31 @@ const WATCHED: &[&str] = &["journal_mode", "synchronous", "wal_autocheckpoint", 
 
 /// The connection is `query_only` meanwhile, the writing one too: nothing is written before it is known whose file
 /// this is, and readers could not do the same.
-pub(super) fn run(connection: &Connection, on_open: Option<&OnOpen>) -> Result<(), Error> {
+pub(super) fn run(
+    connection: &Connection,
+    location: &Location,
+    on_open: Option<&OnOpen>,
+) -> Result<(), Error> {
     let Some(on_open) = on_open else { return Ok(()) };
     let writes = read_pragma(connection, "query_only")? == "0";
     if writes {
         set_pragma(connection, "query_only", "ON", "1")?;
     }
     let before = watched(connection)?;
-    catch_unwind(AssertUnwindSafe(|| on_open.call(connection))).unwrap_or_else(|panic| {
-        // Dropping a stranger's payload may panic again.
-        std::mem::forget(panic);
-        refused("it panicked (the message is on stderr)".into())
-    })?;
+    match catch_unwind(AssertUnwindSafe(|| on_open.call(connection))) {
+        Ok(outcome) => outcome.map_err(|error| {
+            let path = match location {
+                Location::File(path) => Some(path.clone()),
+                Location::Memory => None,
+            };
+            Error::OnOpen { path, source: Arc::new(error) }
+        })?,
+        Err(panic) => {
+            // Dropping a stranger's payload may panic again.
+            std::mem::forget(panic);
+            return refused("it panicked (the message is on stderr)".into());
+        }
+    }
     if !connection.is_autocommit() {
         return refused("it left a transaction open".into());
     }

@@ -3,7 +3,8 @@
 //!
 //! The first tells who it is, and keeps older versions out; the second holds whatever becomes of the first and under
 //! whatever name the file is opened. Both go away with their process however that ends. The `-lock` stays, like SQLite's own
-//! `-wal`: removing it would let two processes lock two different files of the same name.
+//! `-wal`; only an open that has made it and fails removes it again. Two processes might then lock two different files of
+//! the same name, so whoever has locked one looks whether it still is the one that the name leads to.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,6 +21,15 @@ use crate::error::Error;
 
 /// How often an open that waits for another process looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long an owner that has not said yet who it is is given to do so: it has the lock before it writes that down.
+const SAYS_WHO: Duration = Duration::from_millis(200);
+
+/// For how long a `-lock` is looked for that others make and remove all the time.
+const COMES_AND_GOES: Duration = Duration::from_secs(1);
+
+/// How often is looked meanwhile.
+const LOOK_WHO: Duration = Duration::from_millis(1);
 
 /// Holds the ownership of a database file until it is dropped.
 #[derive(Debug)]
@@ -48,13 +58,27 @@ impl FileOwner {
     fn try_acquire(database: &Path) -> Result<Self, Error> {
         HeldFile::inspect(database)?;
         let owned = |pid| Error::OwnedByProcess { path: database.into(), pid };
-        let mut lock = match LockFile::take(database)? {
+        let mut lock = match LockFile::take(database, SAYS_WHO)? {
             Taken::Ours(lock) => lock,
             Taken::Theirs(pid) => return Err(owned(pid)),
         };
-        let file = HeldFile::open(database)?.ok_or_else(|| owned(lock.noted_pid()))?;
-        lock.note_pid()?;
-        Ok(Self { file: Arc::new(file), lock: Mutex::new(lock), warned: AtomicBool::new(false) })
+        let opened = lock.note_pid().and_then(|()| HeldFile::open(database)?.ok_or_else(|| owned(None)));
+        match opened {
+            Ok(file) => {
+                Ok(Self { file: Arc::new(file), lock: Mutex::new(lock), warned: AtomicBool::new(false) })
+            }
+            Err(error) => {
+                lock.remove_if_made();
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what opening has made, as far as nobody else may use it. To be called when the open has failed and
+    /// every connection of it is closed.
+    pub(crate) fn undo(&self) {
+        self.file.undo();
+        self.lock.lock().remove_if_made();
     }
 
     pub(super) fn file(&self) -> &Arc<HeldFile> {
@@ -70,7 +94,7 @@ impl FileOwner {
         if matches!(found, Ok(found) if found == lock.id()) {
             return Ok(());
         }
-        match LockFile::take(database) {
+        match LockFile::take(database, Duration::ZERO) {
             Ok(Taken::Ours(mut new)) => {
                 tracing::warn!(lock = %new.path.display(), "it was removed while it was held; it is back");
                 new.note_pid()?;
@@ -102,10 +126,14 @@ enum Taken {
 struct LockFile {
     path: PathBuf,
     file: File,
+    /// Whether there was none.
+    made: bool,
 }
 
 impl Drop for LockFile {
     fn drop(&mut self) {
+        // Whoever finds it locked next is not to be told of this process, which may live on.
+        let _ = self.file.set_len(0);
         // Closing is not enough: a process that is just being started holds a copy of the handle until it
         // runs its own program, and the lock with it.
         let _ = self.file.unlock();
@@ -113,32 +141,75 @@ impl Drop for LockFile {
 }
 
 impl LockFile {
-    fn take(database: &Path) -> Result<Taken, Error> {
+    /// Takes the lock, or tells who has it; for that waits for up to `patience`.
+    fn take(database: &Path, patience: Duration) -> Result<Taken, Error> {
         let path = beside(database, "-lock");
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = opened.map_err(|error| match error.kind() {
+        let began = Instant::now();
+        loop {
+            let (mut file, made) = Self::open(&path, database)?;
+            match file.try_lock() {
+                Ok(()) => {
+                    let lock = Self { path: path.clone(), file, made };
+                    // The one who had it has failed to open, and has removed it before it let go: see `remove_if_made`.
+                    if lock.is_where_it_was() {
+                        return Ok(Taken::Ours(lock));
+                    }
+                    if began.elapsed() > COMES_AND_GOES {
+                        return Ok(Taken::Theirs(None));
+                    }
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let pid = read_pid(&mut file);
+                    if pid.is_some() || began.elapsed() >= patience {
+                        return Ok(Taken::Theirs(pid));
+                    }
+                    std::thread::sleep(LOOK_WHO);
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(Error::io(format!("locking {}", path.display()), error));
+                }
+            }
+        }
+    }
+
+    /// Whether there was none.
+    fn open(path: &Path, database: &Path) -> Result<(File, bool), Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let (opened, made) = match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // It may have been removed since.
+                (options.create(true).truncate(false).open(path), false)
+            }
+            made => (made, true),
+        };
+        let file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !path.exists() => {
                 Error::ReadOnly { path: database.into() }
             }
             io::ErrorKind::PermissionDenied => {
-                Error::LockNotWritable { lock: path.clone(), source: Arc::new(error) }
+                Error::LockNotWritable { lock: path.into(), source: Arc::new(error) }
             }
             io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly { path: database.into() },
             _ => Error::io(format!("opening {}", path.display()), error),
         })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Taken::Ours(Self { path, file })),
-            Err(TryLockError::WouldBlock) => Ok(Taken::Theirs(read_pid(&mut file))),
-            Err(TryLockError::Error(error)) => Err(Error::io(format!("locking {}", path.display()), error)),
+        Ok((file, made))
+    }
+
+    fn is_where_it_was(&self) -> bool {
+        // Where the system does not say which file it is, nothing is ever removed.
+        self.id().is_none() || matches!(id_at(&self.path), Ok(found) if found == self.id())
+    }
+
+    /// Removes it if there was none. IMPORTANT: while it is locked, so that whoever locks it next sees that it is gone.
+    fn remove_if_made(&self) {
+        if self.made && self.id().is_some() && self.is_where_it_was() {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 
     fn id(&self) -> Option<super::held_file::FileId> {
         id_and_links(&self.file.metadata().ok()?).map(|(id, _links)| id)
-    }
-
-    fn noted_pid(&mut self) -> Option<u32> {
-        read_pid(&mut self.file)
     }
 
     /// For the error message of whoever comes second; the lock itself does not depend on it.
@@ -188,6 +259,48 @@ mod tests {
         FileOwner::acquire(&database, Duration::ZERO).unwrap();
     }
 
+    /// It has the lock before it has said who it is, and what the one before it wrote is not taken for that.
+    #[test]
+    fn an_owner_that_has_yet_to_say_who_it_is_is_given_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("app.db");
+        drop(FileOwner::acquire(&database, Duration::ZERO).unwrap());
+        let lock = beside(&database, "-lock");
+        assert_eq!(
+            std::fs::read_to_string(&lock).unwrap(),
+            "",
+            "the one before it lives on, and owns nothing"
+        );
+        let owner = File::options().read(true).write(true).open(&lock).unwrap();
+        owner.lock().unwrap();
+        let Ok(Taken::Theirs(None)) = LockFile::take(&database, Duration::ZERO) else { panic!("who?") };
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| LockFile::take(&database, Duration::from_secs(60)));
+            (&owner).write_all(std::process::id().to_string().as_bytes()).unwrap();
+            let told = second.join().unwrap().unwrap();
+            assert!(matches!(told, Taken::Theirs(Some(pid)) if pid == std::process::id()));
+        });
+    }
+
+    #[test]
+    fn a_lock_is_removed_only_by_who_made_it_and_by_that_nobody_else_gets_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("app.db");
+        let lock = beside(&database, "-lock");
+        let owner = FileOwner::acquire(&database, Duration::ZERO).unwrap();
+        // Opened by somebody before it is removed, locked after that.
+        let late = File::open(&lock).unwrap();
+        owner.undo();
+        drop(owner);
+        assert!(!lock.exists() && !database.exists());
+        late.lock().unwrap();
+        let next = FileOwner::acquire(&database, Duration::ZERO).expect("that lock has no name");
+        drop(next);
+        let owner = FileOwner::acquire(&database, Duration::ZERO).unwrap();
+        owner.undo();
+        assert!(lock.exists() && database.exists(), "it was there");
+    }
+
     #[test]
     fn an_owner_that_has_ended_is_not_named() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
@@ -206,7 +319,7 @@ mod tests {
         owner.look_at_lock().unwrap();
         let text = std::fs::read_to_string(beside(&database, "-lock")).unwrap();
         assert_eq!(text.trim(), std::process::id().to_string());
-        assert!(matches!(LockFile::take(&database), Ok(Taken::Theirs(_))));
+        assert!(matches!(LockFile::take(&database, Duration::ZERO), Ok(Taken::Theirs(_))));
     }
 
     #[test]
@@ -215,7 +328,9 @@ mod tests {
         let database = folder.path().join("app.db");
         let owner = FileOwner::acquire(&database, Duration::ZERO).unwrap();
         std::fs::remove_file(beside(&database, "-lock")).unwrap();
-        let Taken::Ours(theirs) = LockFile::take(&database).unwrap() else { panic!("it was removed") };
+        let Taken::Ours(theirs) = LockFile::take(&database, Duration::ZERO).unwrap() else {
+            panic!("it was removed")
+        };
         let looked = owner.look_at_lock();
         assert_eq!(owner.file().is_locked(), cfg!(any(target_os = "linux", target_os = "android")));
         if !owner.file().is_locked() {

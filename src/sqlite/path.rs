@@ -55,20 +55,22 @@ fn refuse_url(path: &Path) -> Result<(), Error> {
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, Error> {
-    let name = path.file_name().ok_or_else(|| {
-        Error::io(format!("opening {}", path.display()), io::Error::from(io::ErrorKind::IsADirectory))
-    })?;
+    let wrong = |kind| Error::NotAFile { path: path.into(), kind };
+    let given = path.as_os_str().as_encoded_bytes();
+    if given.is_empty() {
+        return Err(wrong("an empty path"));
+    }
+    let name = path.file_name().ok_or_else(|| wrong("a directory"))?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    if !folder.is_dir() {
-        return Err(Error::MissingFolder { folder: folder.into() });
-    }
+    check_folder(folder)?;
     let reading = |error| Error::io(format!("reading {}", path.display()), error);
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(reading(io::ErrorKind::IsADirectory.into())),
         Ok(metadata) if !metadata.is_file() => Err(not_a_file(path, &metadata)),
+        // `name/` and `name/.`, which `file_name` does not tell from `name`.
+        _ if !given.ends_with(name.as_encoded_bytes()) => Err(wrong("the name of a directory")),
         Ok(metadata) if metadata.permissions().readonly() => Err(Error::ReadOnly { path: path.into() }),
         Ok(_writable) => fs::canonicalize(path).map_err(reading),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
@@ -78,6 +80,23 @@ fn canonical(path: &Path) -> Result<PathBuf, Error> {
             Err(_no_link) => Ok(fs::canonicalize(folder).map_err(reading)?.join(name)),
         },
         Err(error) => Err(reading(error)),
+    }
+}
+
+/// Says what is wrong with the folder of a database, if anything is.
+fn check_folder(folder: &Path) -> Result<(), Error> {
+    match fs::metadata(folder) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_file) => Err(Error::NotAFolder { folder: folder.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            // Some part of it is a file.
+            let file = folder.ancestors().find(|part| fs::metadata(part).is_ok_and(|found| !found.is_dir()));
+            Err(Error::NotAFolder { folder: file.unwrap_or(folder).into() })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::MissingFolder { folder: folder.into() })
+        }
+        Err(error) => Err(Error::io(format!("looking at the folder {}", folder.display()), error)),
     }
 }
 

@@ -23,8 +23,8 @@ use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    PRAGMAS_ASKING, explain, has_temporary_objects, on_open, open_all_files, prepare_for_work, read_pragma,
-    set_pragma,
+    Location, PRAGMAS_ASKING, explain, explain_error, has_temporary_objects, on_open, open_all_files,
+    prepare_for_work, read_pragma, set_pragma,
 };
 use crate::error::Error;
 use crate::options::OnOpen;
@@ -135,15 +135,31 @@ impl ReaderPool {
     }
 
     /// Opens all connections, or the first [`OPENED_AHEAD`] of them, while the path still leads to the file: a process may change its root, its user, or the
-    /// name of a folder afterwards.
-    pub(crate) fn fill(&self) -> Result<(), Error> {
+    /// name of a folder afterwards. It does so before anything in the file is changed, because what is called for each
+    /// of them may refuse; then none is left open. [`Self::open_files`] is to follow.
+    pub(super) fn fill(&self) -> Result<(), Error> {
         for _ in 0..self.connections_max.min(OPENED_AHEAD) {
-            let reader = self.open()?;
+            // IMPORTANT: none is open when the one that writes is closed, which then removes the log that it made.
+            let reader = self.open().inspect_err(|_error| self.empty())?;
             let mut state = self.state.lock();
             state.open += 1;
             state.idle.push(reader);
         }
         Ok(())
+    }
+
+    /// Has the connections that [`Self::fill`] opened open their files, now that there is a log.
+    pub(crate) fn open_files(&self) -> Result<(), Error> {
+        let state = self.state.lock();
+        let opened = state.idle.iter().try_for_each(|reader| open_all_files(&reader.connection));
+        opened.map_err(|error| explain_error(error, &self.path))
+    }
+
+    /// Closes the idle connections.
+    pub(super) fn empty(&self) {
+        let mut state = self.state.lock();
+        state.open -= state.idle.len();
+        state.idle.clear();
     }
 
     /// Runs `read` on a connection and on this thread, waiting for a connection if all are busy.
@@ -240,6 +256,7 @@ impl ReaderPool {
         // Left again if it does not open.
         let mut lent = Lent { pool: self, read, connection: None };
         let connection = self.open()?;
+        open_all_files(&connection.connection).map_err(|error| explain_error(error, &self.path))?;
         let interrupt = connection.connection.get_interrupt_handle();
         if let Some(inside) = self.state.lock().inside.iter_mut().find(|inside| inside.read == read) {
             inside.interrupt = Some(interrupt);
@@ -261,8 +278,7 @@ impl ReaderPool {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         set_pragma(&connection, "query_only", "ON", "1")?;
         set_pragma(&connection, "trusted_schema", "OFF", "0")?;
-        on_open::run(&connection, self.on_open.as_ref())?;
-        open_all_files(&connection)?;
+        on_open::run(&connection, &Location::File(self.path.clone()), self.on_open.as_ref())?;
         let was_set = Arc::new(AtomicBool::new(false));
         let note = Arc::clone(&was_set);
         let authorizer = move |context: AuthContext<'_>| {

@@ -82,7 +82,12 @@ pub(crate) fn join_or_open<T: Any + Send + Sync>(
     // If this fails it drops the registration, which frees the slot.
     let engine = open(Registration { slot: Arc::clone(&slot), path: path.into() })?;
     let any: Arc<AnyEngine> = Arc::<T>::clone(&engine);
-    *slot.state.lock() = State::Open(Arc::downgrade(&any));
+    let mut state = slot.state.lock();
+    // Unless it has failed already and has let go of the file: nobody would free the slot again.
+    if matches!(&*state, State::Opening(opener) if *opener == thread::current().id()) {
+        *state = State::Open(Arc::downgrade(&any));
+    }
+    drop(state);
     slot.changed.notify_all();
     Ok(engine)
 }

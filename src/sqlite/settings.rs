@@ -131,11 +131,11 @@ mod tests {
     use rusqlite::config::DbConfig;
 
     use super::*;
-    use crate::sqlite::{Location, open_unchanged};
+    use crate::sqlite::{Location, Patience, open_unchanged};
 
     #[test]
     fn what_was_changed_is_put_back() {
-        let connection = open_unchanged(&Location::Memory).unwrap();
+        let connection = open_unchanged(&Location::Memory, Patience::none()).unwrap();
         let settings = Settings::of(&connection);
         assert!(
             settings.limits[0] > 0 && settings.configurations.iter().all(|value| *value >= 0),

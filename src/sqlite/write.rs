@@ -511,14 +511,14 @@ impl WriteConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sqlite::{configure_writer, open_unchanged};
+    use crate::sqlite::{Patience, configure_writer, open_unchanged};
 
     /// A connection after a commit of five megabytes.
     fn after_a_large_commit(folder: &tempfile::TempDir, durability: Durability) -> WriteConnection {
         let location = Location::File(folder.path().join("app.db"));
         let options = Options::default().durability(durability);
-        let connection = open_unchanged(&location).unwrap();
-        configure_writer(&connection, &location, &options).unwrap();
+        let connection = open_unchanged(&location, Patience::none()).unwrap();
+        configure_writer(&connection, &location, &options, None, Patience::none()).unwrap();
         let (counters, horizon) = (Arc::default(), Arc::default());
         let mut writer =
             WriteConnection::new(connection, &location, &options, counters, None, horizon, None).unwrap();

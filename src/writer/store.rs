@@ -39,10 +39,10 @@ pub(crate) struct ClosureStore {
 
 impl ClosureStore {
     pub(crate) fn open(opening: Opening<'_>) -> Result<Self, Error> {
-        let Opening { location, options, counters, readers, horizon, held } = opening;
-        let mut connection = sqlite::open_unchanged(location)?;
+        let Opening { location, options, counters, readers, horizon, patience, held } = opening;
+        let mut connection = sqlite::open_unchanged(location, patience)?;
         refuse_engine_file(&connection, location)?;
-        sqlite::configure_writer(&connection, location, options)?;
+        sqlite::configure_writer(&connection, location, options, readers.as_deref(), patience)?;
         let guard = Guard::install(&mut connection)?;
         let connection =
             WriteConnection::new(connection, location, options, counters, readers, horizon, held.owner())?;

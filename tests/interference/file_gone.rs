@@ -101,8 +101,15 @@ fn a_writer_whose_file_is_gone_fails() {
         let error = writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (1)", [])?)).wait();
         let error = error.expect_err("it would be in a file that nobody can open");
         assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
-        assert_says(&error, &[says]);
-        assert!(matches!(writer.close(), Err(Error::Failed { .. })));
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+        assert!(matches!(source, Some(Error::Gone { .. })), "{error:?}");
+        let closed = writer.close().expect_err("it has failed");
+        assert!(matches!(closed, Error::Failed { .. }), "{closed}");
+        for error in [error, closed] {
+            assert_says(&error, &[says, "gone from that path", "put the file back before opening it again"]);
+            // Which would make an empty one, or take the other one.
+            assert!(!error.to_string().contains("reopen"), "{error}");
+        }
     }
 }
 
