@@ -335,6 +335,27 @@ fn the_log_does_not_grow_under_load() {
     assert_eq!(count, 1200);
 }
 
+/// What nobody takes for a while is put right in its row.
+#[tokio::test]
+async fn a_first_attempt_that_is_not_made_is_not_counted_for_long() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    enqueue(&forebay, start("order")).await;
+    enqueue_work(&forebay, activity("order", 2)).await;
+    let attempts = || {
+        let sql = "SELECT (SELECT attempt FROM messages), (SELECT attempt FROM work)";
+        let read = |c: &rusqlite::Connection| c.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        forebay.on_writer_connection(read).expect("the engine runs").expect("two rows")
+    };
+    let began = std::time::Instant::now();
+    while attempts() != (0_i64, 0_i64) {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(fetch(&forebay).await.map(|turn| turn.attempt), Some(1));
+    assert_eq!(fetch_work(&forebay).await.map(|work| work.attempt), Some(1));
+}
+
 /// The first attempt is in the row from the start: to be given what waits is no commit. A clean close leaves in the
 /// rows what was tried, and a crash one attempt more at most.
 #[tokio::test]

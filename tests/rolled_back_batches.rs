@@ -237,3 +237,44 @@ async fn no_delay_is_no_delay_when_the_clock_is_set_back() {
         clock.set_wall_ms(engine_support::START_MS - 2_000_000);
     }
 }
+
+/// What is counted ahead in a row is put right by a close, also after batches that were rolled back.
+#[tokio::test]
+async fn attempts_are_exact_after_a_close_whatever_was_rolled_back() {
+    for what in ["a grant", "a deletion", "a grant that is taken back, twice"] {
+        let place = Place::new();
+        let forebay = place.open(Options::default());
+        begin(&forebay, "order", Turn::first("order")).await;
+        enqueue(&forebay, raised("order", "bell")).await;
+        enqueue_work(&forebay, activity("order", 2)).await;
+        set_writable(&forebay, false);
+        let hold = Hold::on(&forebay);
+        let written = Polled::submitted(forebay.enqueue_for_orchestrator(start("third"), None));
+        match what {
+            "a deletion" => {
+                let deleted = Polled::submitted(forebay.delete_instance("order", true));
+                hold.release();
+                deleted.finish().expect_err("nothing can be written");
+            }
+            _ => {
+                let turn = Polled::submitted(forebay.fetch_orchestration_item(LOCK, HOUR, None));
+                let work = Polled::submitted(forebay.fetch_work_item(LOCK, HOUR, None, &TagFilter::Any));
+                if what != "a grant" {
+                    drop((turn, work));
+                    hold.release();
+                } else {
+                    hold.release();
+                    assert_rolled_back(turn.finish());
+                    assert_rolled_back(work.finish());
+                }
+            }
+        }
+        assert_rolled_back(written.finish());
+        assert_rolled_back(bounded(forebay.enqueue_for_orchestrator(start("third"), None)).await);
+        set_writable(&forebay, true);
+        forebay.close().expect("it closes");
+        let forebay = place.open(Options::default());
+        assert_eq!(fetch(&forebay).await.expect("it is there").attempt, 1, "{what}");
+        assert_eq!(fetch_work(&forebay).await.expect("it is there").attempt, 1, "{what}");
+    }
+}

@@ -254,7 +254,7 @@ fn nothing_is_written_after_a_batch_has_ended() {
         (
             "an error that is handed on",
             |tx| Ok(tx.execute("INSERT INTO guarded VALUES (1)", []).map(drop)?),
-            BatchLostBy("use ABORT"),
+            BatchLostBy("with ABORT"),
         ),
         (
             "a panic",
@@ -262,7 +262,7 @@ fn nothing_is_written_after_a_batch_has_ended() {
                 swallow(tx.execute("INSERT INTO guarded VALUES (1)", []));
                 resume_unwind(Box::new("quietly"))
             },
-            BatchRolledBack,
+            BatchLostBy("with ABORT"),
         ),
     ];
     for (name, closure, expected) in cases {

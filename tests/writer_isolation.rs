@@ -160,7 +160,7 @@ fn on_conflict_rollback_costs_the_batch_and_tells_whose_fault_it_is() {
     }
     // Again it would end the same way, and cost others theirs.
     let error = bad.wait().unwrap_err();
-    assert!(!error.is_retryable() && error.to_string().contains("use ABORT"), "{error}");
+    assert!(!error.is_retryable() && error.to_string().contains("with ABORT"), "{error}");
     assert_eq!(rows(&writer), [1]);
     insert(&writer, 2).wait().unwrap();
     assert_eq!(rows(&writer), [1, 2]);

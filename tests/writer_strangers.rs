@@ -220,3 +220,38 @@ fn a_removed_log_is_noticed_in_a_database_that_was_just_made() {
         }
     }
 }
+
+/// Formerly SQLite, interrupted before it asked the authorizer, was taken for a connection without one.
+#[test]
+fn an_interrupt_at_any_time_costs_a_batch_at_worst() {
+    within(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = open(&folder, Options::default());
+        let handle = writer.submit(|tx| Ok(tx.get_interrupt_handle())).wait().unwrap();
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let over = std::sync::Arc::clone(&done);
+        let interrupter = std::thread::spawn(move || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                handle.interrupt();
+                std::thread::yield_now();
+            }
+        });
+        let mut written = 0;
+        for n in 0..3_000 {
+            match insert(&writer, n) {
+                Ok(_) => written += 1,
+                Err(Error::RolledBack { .. }) => {}
+                Err(Error::Sqlite { source }) => {
+                    assert_eq!(source.sqlite_error_code(), Some(rusqlite::ErrorCode::OperationInterrupted));
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        interrupter.join().unwrap();
+        let found: i64 =
+            writer.read(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)).unwrap();
+        assert_eq!(found, written);
+        writer.close().unwrap();
+    });
+}

@@ -258,10 +258,10 @@ impl Engine {
         self.has_begun = true;
         let connection = self.connection.connection();
         let known = self.undeletable.queued();
-        let messages = &mut self.undeletable.messages;
+        let (messages, now) = (&mut self.undeletable.messages, self.now.monotonic);
         let flushed =
-            queued::flush_messages(connection, &mut self.message_changes, messages).and_then(|()| {
-                queued::flush_work(connection, &mut self.work_changes, &mut self.undeletable.work)
+            queued::flush_messages(connection, &mut self.message_changes, now, messages).and_then(|()| {
+                queued::flush_work(connection, &mut self.work_changes, now, &mut self.undeletable.work)
             });
         // What cannot be deleted stays where it is.
         Counters::add(&self.counters.set_aside, self.undeletable.queued() - known);
@@ -283,10 +283,16 @@ impl Engine {
         }
     }
 
-    /// Before the database is closed. If it cannot be done the counts are one too high, which nobody has to hear of.
-    fn put_attempts_right(&mut self) -> Result<(), Error> {
-        self.message_changes.put_attempts_right();
-        self.work_changes.put_attempts_right();
+    /// Stages what makes rows say how often their items were tried.
+    fn put_attempts_right(&mut self, all: bool) {
+        self.message_changes.put_attempts_right(self.now.monotonic, all);
+        self.work_changes.put_attempts_right(self.now.monotonic, all);
+    }
+
+    /// Before the database is closed. Where it cannot be done the counts are one too high, which nobody has to hear of.
+    fn put_all_attempts_right(&mut self) -> Result<(), Error> {
+        self.take_returns();
+        self.put_attempts_right(true);
         match self.flush().map_err(CommitError::RolledBack).and_then(|()| Store::commit(self)) {
             Ok(()) => Ok(()),
             Err(CommitError::RolledBack(error)) => {
@@ -475,6 +481,7 @@ impl Store for Engine {
         self.match_turns(out)?;
         self.match_work(out)?;
         self.answer_unserved(out);
+        self.put_attempts_right(false);
         self.flush()
     }
 
@@ -528,6 +535,8 @@ impl Store for Engine {
             self.work.next_session_deadline(),
             self.parked_turns.next_deadline(),
             self.parked_work.next_deadline(),
+            self.message_changes.next_deadline(),
+            self.work_changes.next_deadline(),
         ];
         let monotonic =
             monotonic.into_iter().flatten().map(|deadline| deadline.saturating_sub(now.monotonic));
@@ -549,7 +558,7 @@ impl Store for Engine {
     }
 
     fn close(&mut self) -> Result<(), Error> {
-        self.put_attempts_right()?;
+        self.put_all_attempts_right()?;
         self.connection.close()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -72,9 +73,10 @@ fn delete(
 pub(crate) fn flush_messages(
     connection: &Connection,
     changes: &mut Changes<MessageRow>,
+    now: Duration,
     undeletable: &mut Undeletable,
 ) -> SqlResult<()> {
-    for (id, change) in changes.drain() {
+    for (id, change) in changes.drain(now) {
         match change {
             Change::Insert(row, schedule) => {
                 let sql = "INSERT INTO messages (id, instance, kind, visible_at_ms, attempt, record)
@@ -98,9 +100,10 @@ pub(crate) fn flush_messages(
 pub(crate) fn flush_work(
     connection: &Connection,
     changes: &mut Changes<WorkRow>,
+    now: Duration,
     undeletable: &mut Undeletable,
 ) -> SqlResult<()> {
-    for (id, change) in changes.drain() {
+    for (id, change) in changes.drain(now) {
         match change {
             Change::Insert(row, schedule) => {
                 let sql = "INSERT INTO work (id, instance, execution, activity, session, tag, visible_at_ms,

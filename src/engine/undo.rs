@@ -184,8 +184,15 @@ impl Engine {
                     self.work_leases.grant(no, deadline, id);
                 }
             }
-            Undo::MessageTakenBack { id, schedule } => self.message_changes.set_attempt(id, schedule),
-            Undo::WorkTakenBack { id, schedule } => self.work_changes.set_attempt(id, schedule),
+            // Until it is committed.
+            Undo::MessageTakenBack { id, schedule } => {
+                self.message_changes.set_attempt(id, schedule);
+                self.undo.push(Undo::MessageTakenBack { id, schedule });
+            }
+            Undo::WorkTakenBack { id, schedule } => {
+                self.work_changes.set_attempt(id, schedule);
+                self.undo.push(Undo::WorkTakenBack { id, schedule });
+            }
         }
     }
 }

@@ -48,9 +48,17 @@ impl Forebay {
         let reply = self.submit(Op::FetchTurn(fetch), 0).await;
         guard.answered();
         match reply? {
-            Reply::Turn(grant) => Ok(grant),
+            Reply::Turn(grant) => {
+                self.saw_turn();
+                Ok(grant)
+            }
             _ => Err(mismatched()),
         }
+    }
+
+    fn saw_turn(&self) {
+        let horizon = &self.database.horizon;
+        self.database.shared.begun.saw_turn(horizon.announced(), horizon.durable());
     }
 
     async fn fetch_work(&self, fetch: FetchWork) -> Result<Option<Box<WorkGrant>>, Error> {
@@ -78,11 +86,10 @@ impl Forebay {
         if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
-        let shared = &self.database.shared;
-        if shared.begun.take(Some(instance))
+        let (shared, durable) = (&self.database.shared, self.database.horizon.durable());
+        if shared.begun.take(instance, durable)
             && execution.is_none()
-            && let Some((execution, rows)) =
-                shared.histories.durable(instance, self.database.horizon.durable())
+            && let Some((execution, rows)) = shared.histories.durable(instance, durable)
         {
             return decode::events(instance, execution, &rows);
         }
@@ -179,6 +186,7 @@ impl Provider for Forebay {
             let (ack, refusal) = self.turn(lease, turn).await?;
             let bytes = encode::turn_bytes(&ack);
             self.done(Op::AckTurn(Box::new(ack)), bytes).await?;
+            self.saw_turn();
             refusal.map_or(Ok(()), Err)
         })
     }

@@ -126,7 +126,7 @@ impl Forebay {
     /// closing again answers as the first time did. Dropping the last handle does the same.
     ///
     /// # Errors
-    /// [`Error::Failed`] if the engine had failed, or the failure of the last sync or checkpoint. What was answered is
+    /// [`Error::Failed`] if the engine had failed, or the failure of its last commit, sync or checkpoint. What was answered is
     /// then still what [`Durability`](crate::Durability) says: at `Full`, what anybody outside was told is on the disk.
     /// What had not waited for the disk (at `Normal`, everything) is committed, and the newest of it may be missing when
     /// the file is opened again. A file that was removed or replaced is gone with what was in it.
@@ -158,7 +158,7 @@ impl Forebay {
 
     async fn submit(&self, op: Op, bytes: usize) -> Result<Reply, Error> {
         let shared = &self.database.shared;
-        shared.begun.take(None);
+        shared.begun.forget();
         let at = shared.clock.monotonic();
         self.database.buffer()?.submit(Submitted { at, op }, bytes).await?.await
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::time::Duration;
 
 use super::VISIBLE;
 use super::ahead::Ahead;
@@ -91,10 +92,10 @@ impl<Row> Changes<Row> {
     }
 
     /// What is to be written; a row that is inserted for the first attempt to be made soon has it in it (ahead.rs).
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (i64, Change<Row>)> + use<'_, Row> {
+    pub(crate) fn drain(&mut self, now: Duration) -> impl Iterator<Item = (i64, Change<Row>)> + use<'_, Row> {
         let ahead = &mut self.ahead;
         std::mem::take(&mut self.rows).into_iter().map(move |(id, change)| match change {
-            Change::Insert(row, Schedule { visible_at_ms: VISIBLE, attempt: 0 }) if ahead.insert(id) => {
+            Change::Insert(row, Schedule { visible_at_ms: VISIBLE, attempt: 0 }) if ahead.insert(id, now) => {
                 (id, Change::Insert(row, Schedule { visible_at_ms: VISIBLE, attempt: 1 }))
             }
             other => (id, other),
@@ -112,10 +113,16 @@ impl<Row> Changes<Row> {
         self.ahead.rolled_back();
     }
 
-    /// Stages what makes every row say how often its item was tried.
-    pub(crate) fn put_attempts_right(&mut self) {
-        for id in self.ahead.take_unmade() {
+    /// Stages what makes rows say how often their items were tried, of those that have been ahead for long enough; with
+    /// `all`, of all of them.
+    pub(crate) fn put_attempts_right(&mut self, now: Duration, all: bool) {
+        while let Some(id) = self.ahead.next_due(now, all) {
             self.set_attempt(id, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
         }
+    }
+
+    /// When some row will have been ahead for long enough.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.ahead.next_deadline()
     }
 }

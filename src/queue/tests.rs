@@ -344,7 +344,7 @@ proptest! {
         // What the table holds, and what it would hold if every step were a statement of its own.
         let mut table: BTreeMap<i64, Schedule> = (0..3).map(|id| (id, schedule(0))).collect();
         let (mut expected, mut committed) = (table.clone(), table.clone());
-        let (mut next, mut has_rolled_back) = (3, false);
+        let mut next = 3;
         let mut changes = Changes::<&str>::default();
         for (id, action, attempt) in steps {
             match (action, expected.contains_key(&id)) {
@@ -376,7 +376,6 @@ proptest! {
                     write(&mut table.clone(), &mut changes);
                     changes.rolled_back();
                     expected.clone_from(&committed);
-                    has_rolled_back = true;
                     prop_assert!(changes.is_empty());
                 }
                 _ => {}
@@ -384,16 +383,16 @@ proptest! {
         }
         write(&mut table, &mut changes);
         changes.committed();
-        changes.put_attempts_right();
+        changes.put_attempts_right(Duration::ZERO, true);
         write(&mut table, &mut changes);
-        prop_assert!(says(&table, &expected, has_rolled_back), "{table:?} for {expected:?}");
+        prop_assert!(says(&table, &expected, false), "{table:?} for {expected:?}");
         prop_assert!(changes.is_empty());
     }
 }
 
 /// What the statements of a batch do.
 fn write(table: &mut BTreeMap<i64, Schedule>, changes: &mut Changes<&str>) {
-    for (id, change) in changes.drain() {
+    for (id, change) in changes.drain(Duration::ZERO) {
         match change {
             Change::Insert(_, schedule) => assert!(table.insert(id, schedule).is_none()),
             Change::Update(schedule) => assert!(table.insert(id, schedule).is_some()),
@@ -418,11 +417,17 @@ fn schedule(attempt: u32) -> Schedule {
 fn a_bounded_number_of_rows_is_ahead() {
     let mut changes = Changes::default();
     (1..=3000).for_each(|id| changes.insert(id, "row", schedule(0)));
-    let ahead = changes.drain().filter(|(_, change)| *change == Change::Insert("row", schedule(1))).count();
+    let ahead = changes
+        .drain(Duration::ZERO)
+        .filter(|(_, change)| *change == Change::Insert("row", schedule(1)))
+        .count();
     assert_eq!(ahead, 1024);
     changes.committed();
-    changes.put_attempts_right();
-    assert_eq!(changes.drain().count(), 1024, "they are put right, and nothing else is");
+    assert_eq!(changes.next_deadline(), Some(Duration::from_millis(300)));
+    changes.put_attempts_right(Duration::from_millis(299), false);
+    assert!(changes.is_empty(), "they may be taken yet");
+    changes.put_attempts_right(Duration::from_millis(300), false);
+    assert_eq!(changes.drain(Duration::ZERO).count(), 1024, "they are put right, and nothing else is");
 }
 
 #[test]
@@ -441,7 +446,7 @@ fn a_row_is_there_for_a_reader_from_its_insert_to_the_end_of_its_batch() {
     changes.set_attempt(2, schedule(1));
     assert_eq!((changes.inserted(1), changes.inserted(2), changes.inserted(3)), (Some(&"row"), None, None));
     assert!(!changes.is_empty());
-    let staged: Vec<_> = changes.drain().collect();
+    let staged: Vec<_> = changes.drain(Duration::ZERO).collect();
     assert_eq!(staged, [(1, Change::Insert("row", schedule(1))), (2, Change::Update(schedule(1)))]);
     assert!(changes.is_empty() && changes.inserted(1).is_none());
 }

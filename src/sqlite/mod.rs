@@ -266,6 +266,14 @@ pub(crate) fn met_a_full_disk(connection: &Connection) -> bool {
     code == ffi::SQLITE_FULL
 }
 
+/// Whether the last call failed because of a constraint, the commit hook's refusal aside.
+#[allow(unsafe_code)]
+pub(crate) fn last_failed_by_constraint(connection: &Connection) -> bool {
+    // SAFETY: the handle is valid for as long as the connection is borrowed; the call reads an integer of it.
+    let code = unsafe { ffi::sqlite3_extended_errcode(connection.handle()) };
+    code & 0xff == ffi::SQLITE_CONSTRAINT && code != ffi::SQLITE_CONSTRAINT_COMMITHOOK
+}
+
 /// One of a connection's own counters; 0 if SQLite does not know it.
 #[allow(unsafe_code)]
 fn status(connection: &Connection, counter: c_int, reset: bool) -> c_int {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::{Location, Settings, read_pragma, set_pragma};
+use super::{Location, Settings, has_temporary_objects, read_pragma, set_pragma};
 use crate::error::Error;
 use crate::options::OnOpen;
 
@@ -39,6 +39,11 @@ pub(super) fn run(
             std::mem::forget(panic);
             return refused("it panicked (the message is on stderr)".into());
         }
+    }
+    if has_temporary_objects(connection)? {
+        return refused(
+            "it left temporary tables, views or triggers, which would stand before those of the file".into(),
+        );
     }
     if !connection.is_autocommit() {
         return refused("it left a transaction open".into());

@@ -39,6 +39,9 @@ const LONG_READS_END: Duration = Duration::from_secs(1);
 /// How long a reader in another process is waited for, each time the log should be started over.
 const FOREIGN_READ_WAIT: Duration = Duration::from_millis(100);
 
+/// How often a rollback is tried that a stranger's handle interrupts.
+const ROLLBACK_TRIES: u32 = 10_000;
+
 /// Bytes of a frame in the log beyond its page.
 const FRAME_HEADER_BYTES: u64 = 24;
 
@@ -295,10 +298,21 @@ impl WriteConnection {
         // Readers may wait for its number.
         self.request_sync(Soon::Now);
         self.log.disk_was_full |= super::met_a_full_disk(&self.connection);
-        if self.is_in_transaction() {
-            self.connection.prepare_cached(&self.control.rollback)?.execute([])?;
+        let mut outcome = Ok(0);
+        for _ in 0..ROLLBACK_TRIES {
+            if !self.is_in_transaction() {
+                return Ok(());
+            }
+            let rollback = self.connection.prepare_cached(&self.control.rollback);
+            outcome = rollback.and_then(|mut rollback| rollback.execute([]));
+            let interrupted = outcome
+                .as_ref()
+                .is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted));
+            if !interrupted {
+                break;
+            }
         }
-        Ok(())
+        Ok(outcome.map(drop)?)
     }
 
     /// Waits, if the disk was full.

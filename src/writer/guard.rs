@@ -95,29 +95,35 @@ impl Guard {
         &self,
         armed: Armed<'_>,
         connection: &'c Connection,
-        outcome: &Result<(), Error>,
     ) -> Result<Statement<'c>, Lost> {
+        // Before anything else is asked of the connection.
+        let ended_by_constraint = sqlite::last_failed_by_constraint(connection);
         self.settings.restore(connection);
         drop(armed);
         let asked = self.state.asked.load(Ordering::Relaxed);
         // Prepared anew every time: the authorizer is asked, or it is not there any more.
         let release = connection.prepare(&format!("RELEASE {SAVEPOINT}")).map_err(Error::from);
-        if !self.set_hooks(connection) || self.state.asked.load(Ordering::Relaxed) == asked {
+        // Interrupted, SQLite does not get to ask it.
+        let is_asked =
+            self.state.asked.load(Ordering::Relaxed) != asked || release.as_ref().is_err_and(is_interrupt);
+        if !self.set_hooks(connection) || !is_asked {
             return Err(Lost::Unknown(Error::refused(
                 "a closure took away the hooks that keep it from ending the batch (authorizer, commit or rollback \
                  hook): it may have committed parts of it",
             )));
         }
         if self.state.ended.load(Ordering::Relaxed) || connection.is_autocommit() {
-            return Err(match outcome {
-                Err(error) if is_constraint(error) => Lost::ByClosure(Error::refused(format!(
-                    "a closure made SQLite roll back the whole batch, and would do so again: it has to use ABORT in \
-                     place of ON CONFLICT ROLLBACK, INSERT OR ROLLBACK or RAISE(ROLLBACK): {error}"
-                ))),
-                _ => Lost::RolledBack(Error::refused(
+            return Err(if ended_by_constraint {
+                Lost::ByClosure(Error::refused(
+                    "the closure made SQLite roll back the whole batch, what others wrote in it included: a constraint \
+                     failed with ON CONFLICT ROLLBACK, INSERT OR ROLLBACK or RAISE(ROLLBACK); with ABORT it costs this \
+                     closure alone",
+                ))
+            } else {
+                Lost::RolledBack(Error::refused(
                     "SQLite rolled back the whole batch while a closure ran (ON CONFLICT ROLLBACK, INSERT OR ROLLBACK or \
-                     RAISE(ROLLBACK) in it, or the disk is full)",
-                )),
+                     RAISE(ROLLBACK) in it, an interrupt, or a full disk)",
+                ))
             });
         }
         Ok(release?)
@@ -160,9 +166,9 @@ impl Guard {
     }
 }
 
-fn is_constraint(error: &Error) -> bool {
+fn is_interrupt(error: &Error) -> bool {
     matches!(error, Error::Sqlite { source }
-        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation))
+        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted))
 }
 
 /// `state` is a `State`.

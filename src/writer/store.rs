@@ -69,7 +69,7 @@ impl ClosureStore {
                 Err(Error::Panicked { message })
             }
         };
-        let mut release = guard.inspect(armed, transaction, &outcome)?;
+        let mut release = guard.inspect(armed, transaction)?;
         let outcome = outcome
             .and_then(|()| guard.check_temporary(transaction))
             .and_then(|()| check_foreign_keys(transaction));
