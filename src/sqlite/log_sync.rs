@@ -35,12 +35,41 @@ pub(crate) enum Soon {
     Lazily,
     /// Somebody waits, or is about to.
     Now,
+    /// Somebody waits, and there is nothing else to do: the writer syncs it itself, when it has answered the others
+    /// ([`LogSync::sync_here`]). That saves a hand-over to another thread.
+    Here,
 }
 
 /// Syncs the log of one database on a thread of its own, when it is asked to.
 pub(super) struct LogSync {
     asked: Arc<Asked>,
+    syncs: Arc<Syncs>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What is done when it is asked for, by one thread at a time: whoever has set `is_running`.
+struct Syncs {
+    sync: Mutex<Box<dyn FnMut() -> Result<(), Error> + Send>>,
+    horizon: Arc<Horizon>,
+}
+
+impl Syncs {
+    fn run(&self, asked: &Asked, no: CommitNo) {
+        let outcome = (self.sync.lock())();
+        match outcome {
+            // Whoever waits for the end of it finds everybody told.
+            Ok(()) => {
+                self.horizon.reach(no);
+                asked.end(None);
+            }
+            // Whoever is told finds the failure noted: the writer that is to close would else find it itself, and
+            // report it as its own.
+            Err(error) => {
+                asked.end(Some(error.clone()));
+                self.horizon.fail_beside_the_writer(&error);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -70,39 +99,28 @@ impl LogSync {
     }
 
     fn over(
-        mut sync: impl FnMut() -> Result<(), Error> + Send + 'static,
+        sync: impl FnMut() -> Result<(), Error> + Send + 'static,
         horizon: Arc<Horizon>,
     ) -> Result<Self, Error> {
         let asked = Arc::new(Asked::default());
-        let theirs = Arc::clone(&asked);
         let waited_for = Arc::downgrade(&asked);
         horizon.on_wait(move || {
             if let Some(asked) = waited_for.upgrade() {
                 asked.hurry();
             }
         });
+        let syncs = Arc::new(Syncs { sync: Mutex::new(Box::new(sync)), horizon });
+        let (theirs, its_syncs) = (Arc::clone(&asked), Arc::clone(&syncs));
         let run = move || {
             while let Some(no) = theirs.next() {
-                match sync() {
-                    // Whoever waits for the end of it finds everybody told.
-                    Ok(()) => {
-                        horizon.reach(no);
-                        theirs.end(None);
-                    }
-                    // Whoever is told finds the failure noted: the writer that is to close would else find it itself, and
-                    // report it as its own.
-                    Err(error) => {
-                        theirs.end(Some(error.clone()));
-                        horizon.fail_beside_the_writer(&error);
-                    }
-                }
+                its_syncs.run(&theirs, no);
             }
         };
         let thread = thread::Builder::new()
             .name("forebay-log".into())
             .spawn(run)
             .map_err(|source| Error::io("starting the thread that syncs the log", source))?;
-        Ok(Self { asked, thread: Some(thread) })
+        Ok(Self { asked, syncs, thread: Some(thread) })
     }
 
     /// Asks for everything up to this commit to be made durable. Never waits; while a sync is running, the next one
@@ -113,11 +131,24 @@ impl LogSync {
         let was_wanted = std::mem::replace(&mut state.is_wanted, true);
         match soon {
             Soon::Now => state.not_before = None,
+            Soon::Here => {
+                state.not_before = None;
+                return;
+            }
             Soon::Lazily if !was_wanted => state.not_before = Instant::now().checked_add(LAZY),
             Soon::Lazily => return,
         }
         if !state.is_running {
             self.asked.wake.notify_one();
+        }
+    }
+
+    /// Does what was asked for, on this thread, unless the other one has it in hand.
+    pub(super) fn sync_here(&self) {
+        // IMPORTANT: not locked while it is done.
+        let taken = self.asked.take_up(&mut self.asked.state.lock());
+        if let Some(no) = taken {
+            self.syncs.run(&self.asked, no);
         }
     }
 
@@ -129,6 +160,8 @@ impl LogSync {
     /// Waits until everything that was asked for is done.
     pub(super) fn finish(&self) -> Result<(), Error> {
         self.asked.hurry();
+        // What nobody else was told of.
+        self.sync_here();
         let mut state = self.asked.state.lock();
         while state.failure.is_none() && (state.is_wanted || state.is_running) {
             self.asked.done.wait(&mut state);
@@ -146,6 +179,16 @@ impl Asked {
         }
     }
 
+    /// What there is to do now, if anything, which is then under way.
+    fn take_up(&self, state: &mut State) -> Option<CommitNo> {
+        let is_time = state.is_over || state.not_before.is_none_or(|at| at <= Instant::now());
+        if !(state.is_wanted && is_time) || state.is_running || state.failure.is_some() {
+            return None;
+        }
+        (state.is_wanted, state.is_running, state.not_before) = (false, true, None);
+        Some(state.no)
+    }
+
     /// Waits for something to do; `None` at the end.
     fn next(&self) -> Option<CommitNo> {
         let mut state = self.state.lock();
@@ -153,14 +196,14 @@ impl Asked {
             if state.failure.is_some() {
                 return None;
             }
-            let is_time = state.is_over || state.not_before.is_none_or(|at| at <= Instant::now());
+            if let Some(no) = self.take_up(&mut state) {
+                return Some(no);
+            }
             match state.not_before {
-                _ if state.is_wanted && is_time => {
-                    (state.is_wanted, state.is_running, state.not_before) = (false, true, None);
-                    return Some(state.no);
+                _ if state.is_over && !state.is_wanted => return None,
+                Some(at) if state.is_wanted && !state.is_running => {
+                    let _timed_out = self.wake.wait_until(&mut state, at);
                 }
-                _ if state.is_over => return None,
-                Some(at) if state.is_wanted => drop(self.wake.wait_until(&mut state, at)),
                 _ => self.wake.wait(&mut state),
             }
         }
@@ -171,6 +214,8 @@ impl Asked {
         state.is_running = false;
         state.failure = failure;
         self.done.notify_all();
+        // What was asked for while the writer synced by itself.
+        self.wake.notify_one();
     }
 }
 
@@ -218,6 +263,30 @@ mod tests {
         syncs.finish().expect("it is done");
         assert_eq!(horizon.durable(), 2);
         told.try_recv().expect("told by then").expect("it is durable");
+    }
+
+    #[test]
+    fn what_is_asked_for_here_is_done_by_whoever_asked() {
+        let horizon = Arc::new(Horizon::default());
+        let (tell, told) = mpsc::channel();
+        let sync = move || {
+            let _ = tell.send(thread::current().id());
+            Ok(())
+        };
+        let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
+        syncs.request(1, Soon::Here);
+        syncs.sync_here();
+        assert_eq!((horizon.durable(), told.try_recv()), (1, Ok(thread::current().id())));
+        // Whatever is asked for behind it is done too.
+        syncs.request(2, Soon::Here);
+        syncs.request(3, Soon::Now);
+        wait_for(&horizon, 3).recv().expect("told").expect("it is durable");
+        syncs.request(4, Soon::Here);
+        syncs.finish().expect("it is done");
+        assert_eq!(horizon.durable(), 4);
+        syncs.request(5, Soon::Here);
+        drop(syncs);
+        assert_eq!(horizon.durable(), 5);
     }
 
     #[test]

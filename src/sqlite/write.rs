@@ -59,6 +59,8 @@ pub(crate) struct WriteConnection {
     durability: Durability,
     horizon: Arc<Horizon>,
     last_commit: CommitNo,
+    /// The last commit is to be synced by [`Self::maintain`].
+    syncs_here: bool,
     frame_bytes: u64,
     wal_bytes_max: u64,
     log: Log,
@@ -142,6 +144,7 @@ impl WriteConnection {
             durability: options.durability,
             horizon,
             last_commit: 0,
+            syncs_here: false,
             frame_bytes,
             wal_bytes_max: options.wal_bytes_max,
             log,
@@ -339,6 +342,11 @@ impl WriteConnection {
     /// A checkpoint alone starts nothing over: as long as any reader is in the log, the next commit goes on at its
     /// end. So most of the work is done beside the readers, and then those of our own are kept out for a moment.
     pub(crate) fn maintain(&mut self, now: Duration) -> Result<(), Error> {
+        if std::mem::take(&mut self.syncs_here)
+            && let Some(log_sync) = &self.log_sync
+        {
+            log_sync.sync_here();
+        }
         self.check_sync()?;
         let full = std::mem::take(&mut self.log.disk_was_full) && self.path.is_some();
         let idle = self.log.last_commit.is_some_and(|at| now.saturating_sub(at) >= IDLE_BEFORE_CHECKPOINT);
@@ -450,6 +458,7 @@ impl WriteConnection {
     /// [`WRITE_BACK_BYTES`].
     fn write_log_back(&mut self, soon: Soon) {
         if self.durability == Durability::Full {
+            self.syncs_here = soon == Soon::Here;
             self.request_sync(soon);
         } else if self.log.frames >= self.log.write_back_at_frames {
             self.log.write_back_at_frames = self.log.frames + WRITE_BACK_BYTES / self.frame_bytes;

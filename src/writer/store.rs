@@ -17,6 +17,9 @@ use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::sqlite::{self, Control, Location, Soon, WriteConnection};
 
+/// After how many batches of one closure each the writer syncs by itself.
+const ALONE_MAX: u32 = 2;
+
 /// For how many batches closures are committed one by one after one that found the disk full.
 const ONE_BY_ONE_BATCHES: u32 = 64;
 
@@ -33,6 +36,8 @@ pub(crate) struct ClosureStore {
     outcome_unknown: Option<Error>,
     /// For how many batches closures are still committed one by one.
     one_by_one: u32,
+    /// How many batches of one closure alone have followed each other.
+    alone: u32,
     /// Dropped last, when the connection is gone.
     _held: Held,
 }
@@ -47,8 +52,8 @@ impl ClosureStore {
         let connection =
             WriteConnection::new(connection, location, options, counters, readers, horizon, held.owner())?;
         let clock = options.clock_or_system();
-        let (gathered, outcome_unknown, one_by_one) = (Vec::new(), None, 0);
-        Ok(Self { connection, guard, clock, gathered, outcome_unknown, one_by_one, _held: held })
+        let (gathered, outcome_unknown, one_by_one, alone) = (Vec::new(), None, 0, 0);
+        Ok(Self { connection, guard, clock, gathered, outcome_unknown, one_by_one, alone, _held: held })
     }
 
     /// Runs one closure so that it leaves everything or nothing.
@@ -213,6 +218,7 @@ impl Store for ClosureStore {
         if self.gathered.is_empty() {
             return Ok(());
         }
+        self.alone = if self.gathered.len() == 1 { self.alone.saturating_add(1) } else { 0 };
         let ran = match self.one_by_one {
             0 => self.run_gathered(out),
             _ => self.run_one_by_one(out),
@@ -227,7 +233,9 @@ impl Store for ClosureStore {
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
-        self.connection.commit(self.clock.monotonic(), Soon::Now)
+        // One thread that waits for each: nothing comes in while this one syncs.
+        let soon = if self.alone > ALONE_MAX { Soon::Here } else { Soon::Now };
+        self.connection.commit(self.clock.monotonic(), soon)
     }
 
     fn rollback(&mut self) -> Result<(), CommitError> {
