@@ -309,6 +309,12 @@ impl Error {
         Error::Operation { source: Arc::from(error.into()) }
     }
 
+    /// The code of SQLite's own error, if it is one.
+    pub(crate) fn sqlite_code(&self) -> Option<rusqlite::ErrorCode> {
+        let Error::Sqlite { source } = self else { return None };
+        source.sqlite_error_code()
+    }
+
     /// Whether it says that what is stored is damaged, so that trying again would end the same way.
     #[cfg_attr(not(feature = "duroxide"), expect(dead_code, reason = "the engine's"))]
     pub(crate) fn is_damage(&self) -> bool {
@@ -552,8 +558,7 @@ fn is_gone(cause: &Cause) -> bool {
 
 /// Whether it is a write that `query_only` has refused.
 fn wrote(cause: &Cause) -> bool {
-    let Some(Error::Sqlite { source }) = cause.downcast_ref() else { return false };
-    source.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly)
+    cause.downcast_ref().and_then(Error::sqlite_code) == Some(rusqlite::ErrorCode::ReadOnly)
 }
 
 impl StdError for Error {

@@ -201,15 +201,14 @@ fn set_wal(connection: &Connection, patience: Patience) -> Result<(), Error> {
             connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
         }
         match set_pragma(connection, "journal_mode", "WAL", "wal") {
-            Err(error) if is_busy(&error) && !patience.left().is_zero() => std::thread::sleep(TRY_AGAIN),
+            Err(error)
+                if error.sqlite_code() == Some(ErrorCode::DatabaseBusy) && !patience.left().is_zero() =>
+            {
+                std::thread::sleep(TRY_AGAIN)
+            }
             outcome => return outcome,
         }
     }
-}
-
-fn is_busy(error: &Error) -> bool {
-    let Error::Sqlite { source } = error else { return false };
-    source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 /// Writes a pragma and reads it back: SQLite ignores a value it does not know without a word.

@@ -97,6 +97,11 @@ impl State {
         read
     }
 
+    fn close_idle(&mut self) {
+        self.open -= self.idle.len();
+        self.idle.clear();
+    }
+
     fn leave(&mut self, read: u64) -> Option<Inside> {
         let at = self.inside.iter().position(|inside| inside.read == read)?;
         Some(self.inside.swap_remove(at))
@@ -157,9 +162,7 @@ impl ReaderPool {
 
     /// Closes the idle connections.
     pub(super) fn empty(&self) {
-        let mut state = self.state.lock();
-        state.open -= state.idle.len();
-        state.idle.clear();
+        self.state.lock().close_idle();
     }
 
     /// Runs `read` on a connection and on this thread, waiting for a connection if all are busy.
@@ -308,8 +311,7 @@ impl ReaderPool {
         state.closed = true;
         state.sender = None;
         self.room.close();
-        state.open -= state.idle.len();
-        state.idle.clear();
+        state.close_idle();
         self.changed.notify_all();
         while state.open > 0 {
             self.changed.wait(&mut state);

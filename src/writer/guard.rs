@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, Statement, ffi};
+use rusqlite::{Connection, ErrorCode, Statement, ffi};
 
 use super::objections::{objection, touches_temporary_schema};
 use crate::buffer::CommitError;
@@ -104,8 +104,9 @@ impl Guard {
         // Prepared anew every time: the authorizer is asked, or it is not there any more.
         let release = connection.prepare(&format!("RELEASE {SAVEPOINT}")).map_err(Error::from);
         // Interrupted, SQLite does not get to ask it.
-        let is_asked =
-            self.state.asked.load(Ordering::Relaxed) != asked || release.as_ref().is_err_and(is_interrupt);
+        let is_interrupted =
+            release.as_ref().is_err_and(|error| error.sqlite_code() == Some(ErrorCode::OperationInterrupted));
+        let is_asked = self.state.asked.load(Ordering::Relaxed) != asked || is_interrupted;
         if !self.set_hooks(connection) || !is_asked {
             return Err(Lost::Unknown(Error::refused(
                 "a closure took away the hooks that keep it from ending the batch (authorizer, commit or rollback \
@@ -142,8 +143,7 @@ impl Guard {
 
     /// The reason behind "not authorized", if that is what an error says.
     pub(super) fn explain(&self, error: Error) -> Error {
-        let denied = matches!(&error, Error::Sqlite { source }
-            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::AuthorizationForStatementDenied));
+        let denied = error.sqlite_code() == Some(ErrorCode::AuthorizationForStatementDenied);
         match self.state.refused.lock().take() {
             Some(reason) if denied => Error::Refused { reason },
             _ => error,
@@ -164,11 +164,6 @@ impl Guard {
             commit == state && rollback == state
         }
     }
-}
-
-fn is_interrupt(error: &Error) -> bool {
-    matches!(error, Error::Sqlite { source }
-        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted))
 }
 
 /// `state` is a `State`.

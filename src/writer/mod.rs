@@ -19,8 +19,7 @@ use crate::buffer::{Pending, Stats};
 use crate::database::{Database, Opening};
 use crate::error::Error;
 use crate::options::Options;
-use crate::sqlite::Readers;
-use crate::sqlite::Settings;
+use crate::sqlite::{Readers, Settings};
 use crate::sync::block_on;
 
 /// A group-commit writer on the embedder's own SQLite file.
