@@ -13,6 +13,20 @@ use crate::codec;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
+/// What an engine over maps leaves to the next one: what a file is to SQLite.
+#[derive(Clone, Default)]
+pub struct Maps(crate::rows::maps::Kept);
+
+impl Maps {
+    /// duroxide's storage over plain maps: the same engine without SQLite.
+    ///
+    /// # Errors
+    /// The options are not for a database in memory.
+    pub fn open(&self, options: crate::Options) -> std::result::Result<crate::Forebay, crate::Error> {
+        crate::provider::open_maps(&self.0, options)
+    }
+}
+
 /// One run of events as a record.
 ///
 /// # Errors

@@ -51,6 +51,8 @@ mod options;
 mod provider;
 #[cfg(feature = "duroxide")]
 mod queue;
+#[cfg(feature = "duroxide")]
+mod rows;
 mod sqlite;
 mod sync;
 mod writer;

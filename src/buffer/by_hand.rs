@@ -32,6 +32,7 @@ pub(crate) fn submit<S: Store>(store: &mut S, ops: Vec<S::Op>) -> Result<Vec<Pen
     let mut waiting = Vec::with_capacity(ops.len());
     store.note_time();
     store.tick(&mut out);
+    store.prepare(ops.iter());
     for op in ops {
         let (responder, pending) = reply::pair(&shared);
         waiting.push(pending);

@@ -1,4 +1,4 @@
-//! The writer thread: collect → tick → apply → settle → commit → reply, for ever.
+//! The writer thread: collect → tick → prepare → apply → settle → commit → reply, for ever.
 //!
 //! Two triggers end a batch (operations, bytes), one optional delay holds it open, and there is one commit
 //! point and one reply point: there an answer is given, or left to whoever makes what it waits for durable
@@ -23,6 +23,12 @@ pub(super) struct Writer<S: Store> {
     shared: Arc<Shared>,
     limits: Limits,
     batch: Vec<Submission<S>>,
+    /// Whether what is in the batch is to be alone in it.
+    is_alone: bool,
+    /// What is to be alone in the next one.
+    next_alone: Option<Submission<S>>,
+    /// Whether the channel has been found empty since the close.
+    is_drained: bool,
     horizon: Arc<Horizon>,
     replies: Replies<S::Reply>,
     closing: bool,
@@ -48,6 +54,9 @@ impl<S: Store> Writer<S> {
             shared,
             limits,
             batch: Vec::new(),
+            is_alone: false,
+            next_alone: None,
+            is_drained: false,
             horizon,
             replies: Replies::new(),
             closing: false,
@@ -79,7 +88,7 @@ impl<S: Store> Writer<S> {
         self.answer_at_once()?;
         self.commit()?;
         self.store.maintain()?;
-        Ok(!self.closing)
+        Ok(!self.is_drained)
     }
 
     /// Answers what needs no commit, so that it neither waits for one nor shares its fate.
@@ -93,6 +102,7 @@ impl<S: Store> Writer<S> {
 
     /// From operations to answers.
     fn commit(&mut self) -> Result<(), Error> {
+        self.store.prepare(self.batch.iter().map(|submission| &submission.op));
         let applied = Self::apply(&mut self.store, self.batch.drain(..), &mut self.replies)
             .and_then(|()| self.store.settle(&mut self.replies));
         let committed = match applied {
@@ -113,18 +123,12 @@ impl<S: Store> Writer<S> {
     /// cannot be something whose renewal arrived in time and was still in the channel. It looks at everything else
     /// afterwards: a nudge that is taken here is not looked for again.
     fn collect(&mut self) {
-        let first = match self.store.wait() {
-            None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
-            Some(wait) => match Instant::now().checked_add(wait) {
-                Some(deadline) => self.receiver.recv_deadline(deadline),
-                None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
-            },
-        };
         let mut bytes = 0;
-        match first {
-            Ok(message) => self.take(message, &mut bytes),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => self.closing = true,
+        self.is_alone = false;
+        match self.next_alone.take() {
+            Some(submission) => self.push(submission, &mut bytes),
+            None if self.closing => {}
+            None => self.wait(&mut bytes),
         }
         let delay = self.limits.commit_delay;
         let hold = (!delay.is_zero() && !self.batch.is_empty()).then(|| Instant::now() + delay);
@@ -137,38 +141,65 @@ impl<S: Store> Writer<S> {
             }
         }
         self.store.note_time();
-        while !self.closing && !self.is_full(bytes) {
+        // Submitted before the close means done before the close: the batch limits give way.
+        while !self.is_cut() && (self.closing || !self.is_full(bytes)) {
             match self.receiver.try_recv() {
                 Ok(message) => self.take(message, &mut bytes),
-                Err(_empty) => break,
+                Err(_empty) => {
+                    self.is_drained = self.closing;
+                    break;
+                }
             }
         }
-        if !self.closing && self.is_full(bytes) {
+        if self.is_cut() || (!self.closing && self.is_full(bytes)) {
             self.store.left_some_waiting();
-        }
-        if self.closing {
-            // Submitted before the close means done before the close: the batch limits give way.
-            while let Ok(message) = self.receiver.try_recv() {
-                self.take(message, &mut bytes);
-            }
         }
         let permits = self.batch.iter().map(|submission| submission.permits).sum();
         self.shared.permits.add_permits(permits);
     }
 
+    fn wait(&mut self, bytes: &mut usize) {
+        let first = match self.store.wait() {
+            None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
+            Some(wait) => match Instant::now().checked_add(wait) {
+                Some(deadline) => self.receiver.recv_deadline(deadline),
+                None => self.receiver.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
+            },
+        };
+        match first {
+            Ok(message) => self.take(message, bytes),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.closing = true,
+        }
+    }
+
     fn take(&mut self, message: Message<S>, bytes: &mut usize) {
         match message {
             Message::Submit(submission) => {
-                *bytes += submission.bytes;
-                self.batch.push(submission);
+                if !self.batch.is_empty() && self.store.goes_alone(&submission.op) {
+                    self.next_alone = Some(submission);
+                } else {
+                    self.push(submission, bytes);
+                }
             }
             Message::Nudge => self.shared.disarm_nudge(),
             Message::Close => self.closing = true,
         }
     }
 
+    fn push(&mut self, submission: Submission<S>, bytes: &mut usize) {
+        *bytes += submission.bytes;
+        self.is_alone = self.store.goes_alone(&submission.op);
+        self.batch.push(submission);
+    }
+
+    /// Whether the batch ends here, because an operation is to be alone, in it or in the next one.
+    fn is_cut(&self) -> bool {
+        self.is_alone || self.next_alone.is_some()
+    }
+
     fn is_full(&self, bytes: usize) -> bool {
-        self.batch.len() >= self.limits.batch_ops_max || bytes >= self.limits.batch_bytes_max
+        self.is_cut() || self.batch.len() >= self.limits.batch_ops_max || bytes >= self.limits.batch_bytes_max
     }
 
     fn count(&self) {
@@ -241,7 +272,7 @@ impl<S: Store> Writer<S> {
         self.shared.latch(&error);
         let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
         self.replies.deliver_error(&unknown, &self.horizon, self.store.last_commit());
-        for submission in std::mem::take(&mut self.batch) {
+        for submission in std::mem::take(&mut self.batch).into_iter().chain(self.next_alone.take()) {
             let _ = submission.responder.send(Err(unknown.clone()));
         }
         let failed = self.shared.refusal();

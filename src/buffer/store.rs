@@ -17,7 +17,7 @@ pub(crate) enum CommitError {
 
 /// What the writer thread drives: one transaction per batch, opened only if something writes.
 ///
-/// A cycle is `tick`, `apply` for every operation in arrival order, `settle`, `commit`. An error from
+/// A cycle is `tick`, `prepare`, `apply` for every operation in arrival order, `settle`, `commit`. An error from
 /// `apply` or `settle` means that the batch as a whole cannot be written; an operation that fails on its
 /// own says so through its responder and leaves no trace.
 ///
@@ -46,6 +46,18 @@ pub(crate) trait Store: Send + 'static {
     fn needs_no_commit(&self, op: &Self::Op) -> bool {
         let _ = op;
         false
+    }
+
+    /// Whether `op` is to be alone in its batch.
+    fn goes_alone(&self, op: &Self::Op) -> bool {
+        let _ = op;
+        false
+    }
+
+    /// The operations that are about to be applied, in their order: what they need and the store does not know it may ask
+    /// for now, for all of them at once.
+    fn prepare<'a>(&mut self, batch: impl Iterator<Item = &'a Self::Op> + Clone) {
+        let _ = batch;
     }
 
     /// Applies one operation. The responder is pushed to `out` with its result, or kept for a later cycle.

@@ -13,14 +13,14 @@
 //!   damage all but once in 2^32 times.
 //! - Decoding never panics, whatever the bytes. It takes no more memory than [`RECORD_BYTES_MAX`], the
 //!   record included, beside what `out` reserves to grow and a fixed scratch list (see `carried`).
-//! - Whatever is written can be read: both ways add up the same bill, so the refusal comes first, while
+//! - Whatever is written can be read: both ways keep to the same budget, so the refusal comes first, while
 //!   the value is still in the hands of its owner. Only a single value is ever refused: a run says how many of
 //!   its events fit, and the rest goes into the next record.
 //! - The bytes are frozen by `tests/golden/records.txt`. bincode is finished and unmaintained; nothing
 //!   outside this folder names it, and a replacement has to give the same bytes.
 //!
 //! A record does not say whether it holds events or a work item: its table does. Nor does it say whose history it
-//! is a part of: a row of history is tied to that by its checksum (see [`tie`]).
+//! is a part of: a row of history is bound to that by its checksum (see [`bind`]).
 //!
 //! Rejected: bincode's limit as the only bound. It counts what is read, but every event gets a copy of the
 //! run's instance id, so a small record can ask for any amount; and it is not enforced on writing.
@@ -86,9 +86,10 @@ pub(crate) fn encode_events(events: &[Event], record_max: usize) -> Result<Vec<u
     encode_events_within(events, record_max, RECORD_BYTES_MAX)
 }
 
-/// Decodes one run of events and appends it to `out`. After an error `out` holds what it held before.
+/// Decodes one run of events that is bound to nothing, and appends it to `out`. After an error `out` holds what it held before.
+#[cfg(any(test, feature = "test-hooks"))]
 pub(crate) fn decode_events(record: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
-    decode_events_within(record, out, RECORD_BYTES_MAX)
+    decode_events_within(record, Binding::NONE, out, RECORD_BYTES_MAX)
 }
 
 /// Encodes one work item as one record.
@@ -101,20 +102,48 @@ pub(crate) fn decode_work_item(record: &[u8]) -> Result<WorkItem, DecodeError> {
     decode_work_item_within(record, RECORD_BYTES_MAX)
 }
 
-/// Ties a record of events to the history it is a row of, or unties it: the same step does both. Its checksum is
-/// mixed with that of the history's name, so a record that is read as a part of another does not decode.
+/// Binds a record of events to the history it is a row of: its checksum is mixed with that of the history's name, so a
+/// record that is read as a part of another does not decode. Done twice it is undone.
 ///
 /// Not part of encoding: which instance a turn belongs to is known to the writer alone, and events need not
 /// say (duroxide's own validations store events of one instance under another).
-pub(crate) fn tie(record: &mut [u8], instance: &str, execution: u64) {
-    let name = crc32c::crc32c_append(crc32c::crc32c(&execution.to_le_bytes()), instance.as_bytes());
+pub(crate) fn bind(record: &mut [u8], instance: &str, execution: u64) {
     let checksum = record.iter_mut().take(HEADER_BYTES).skip(1);
-    checksum.zip(name.to_le_bytes()).for_each(|(byte, mixed_in)| *byte ^= mixed_in);
+    let mixed_in = Binding::to(instance, execution).0.to_le_bytes();
+    checksum.zip(mixed_in).for_each(|(byte, mixed_in)| *byte ^= mixed_in);
 }
 
-/// Whether a record has the checksum of its body: it is undamaged, and not tied.
+/// Decodes one run of events that is bound to this history, and appends it to `out`. After an error `out` holds what it
+/// held before.
+pub(crate) fn decode_bound_events(
+    record: &[u8],
+    instance: &str,
+    execution: u64,
+    out: &mut Vec<Event>,
+) -> Result<(), DecodeError> {
+    decode_events_within(record, Binding::to(instance, execution), out, RECORD_BYTES_MAX)
+}
+
+/// Whether a record is undamaged, and bound to this history.
+pub(crate) fn is_bound_to(record: &[u8], instance: &str, execution: u64) -> bool {
+    open(record, Binding::to(instance, execution), &mut Budget::new(RECORD_BYTES_MAX)).is_ok()
+}
+
+/// Whether a record is undamaged, and bound to nothing.
 pub(crate) fn is_intact(record: &[u8]) -> bool {
-    open(record, &mut Bill::new(RECORD_BYTES_MAX)).is_ok()
+    open(record, Binding::NONE, &mut Budget::new(RECORD_BYTES_MAX)).is_ok()
+}
+
+/// What the checksum of a record is mixed with.
+#[derive(Clone, Copy)]
+struct Binding(u32);
+
+impl Binding {
+    const NONE: Self = Self(0);
+
+    fn to(instance: &str, execution: u64) -> Self {
+        Self(crc32c::crc32c_append(crc32c::crc32c(&execution.to_le_bytes()), instance.as_bytes()))
+    }
 }
 
 // The four again, with the limit as an argument: so that a test need not fill 256 MiB to reach it.
@@ -125,7 +154,7 @@ fn encode_events_within(
     bytes_max: usize,
 ) -> Result<Vec<u8>, EncodeError> {
     let run = RunHeader::of(events);
-    let mut bill = Bill::new(bytes_max);
+    let mut budget = Budget::new(bytes_max);
     let mut record = unsealed(events.len());
     encode_into_std_write(&run, &mut record, CONFIG)?;
     for (fits, event) in events.iter().enumerate() {
@@ -135,35 +164,45 @@ fn encode_events_within(
             return Err(EncodeError::TooLarge { fits, bytes: record.len(), bytes_max: record_max });
         }
         // One at a time, and together with the bytes so far: a long run is not encoded to its end in vain.
-        let charged = bill.charge(1, VALUE_BYTES + run.origin.string_bytes());
-        let charged = charged.and_then(|()| bill.charge(event.carried(), CARRIED_BYTES));
-        if charged.is_err() || bill.left < record.len() {
+        let charged = budget.charge(1, VALUE_BYTES + run.origin.string_bytes());
+        let charged = charged.and_then(|()| budget.charge(event.carried(), CARRIED_BYTES));
+        if charged.is_err() || budget.left < record.len() {
             return Err(EncodeError::TooLarge { fits, bytes: record.len(), bytes_max });
         }
     }
-    seal(record, bill)
+    seal(record, budget)
 }
 
-fn decode_events_within(record: &[u8], out: &mut Vec<Event>, bytes_max: usize) -> Result<(), DecodeError> {
+fn decode_events_within(
+    record: &[u8],
+    binding: Binding,
+    out: &mut Vec<Event>,
+    bytes_max: usize,
+) -> Result<(), DecodeError> {
     let held = out.len();
-    let decoded = append_events(record, out, bytes_max);
+    let decoded = append_events(record, binding, out, bytes_max);
     if decoded.is_err() {
         out.truncate(held);
     }
     decoded
 }
 
-fn append_events(record: &[u8], out: &mut Vec<Event>, bytes_max: usize) -> Result<(), DecodeError> {
-    let mut bill = Bill::new(bytes_max);
-    let mut body = open(record, &mut bill)?;
+fn append_events(
+    record: &[u8],
+    binding: Binding,
+    out: &mut Vec<Event>,
+    bytes_max: usize,
+) -> Result<(), DecodeError> {
+    let mut budget = Budget::new(bytes_max);
+    let mut body = open(record, binding, &mut budget)?;
     let run: RunHeader<'_> = take(&mut body)?;
     // IMPORTANT: the charge comes before the room, or a record of twenty bytes reserves what it likes.
     let events = usize::try_from(run.events).unwrap_or(usize::MAX);
-    bill.charge(events, VALUE_BYTES + run.origin.string_bytes())?;
+    budget.charge(events, VALUE_BYTES + run.origin.string_bytes())?;
     out.reserve(events.min(body.len()));
     for _ in 0..events {
         let event: EventRecord<'_> = take(&mut body)?;
-        bill.charge(event.carried(), CARRIED_BYTES)?;
+        budget.charge(event.carried(), CARRIED_BYTES)?;
         out.push(event.into_event(&run));
     }
     end(body)
@@ -173,20 +212,20 @@ fn encode_work_item_within(item: &WorkItem, bytes_max: usize) -> Result<Vec<u8>,
     let item = WorkItemRecord::of(item);
     let mut record = unsealed(1);
     encode_into_std_write(&item, &mut record, CONFIG)?;
-    let mut bill = Bill::new(bytes_max);
-    let charged = bill.charge(1, VALUE_BYTES).and_then(|()| bill.charge(item.carried(), CARRIED_BYTES));
-    if charged.is_err() || bill.left < record.len() {
+    let mut budget = Budget::new(bytes_max);
+    let charged = budget.charge(1, VALUE_BYTES).and_then(|()| budget.charge(item.carried(), CARRIED_BYTES));
+    if charged.is_err() || budget.left < record.len() {
         return Err(EncodeError::TooLarge { fits: 0, bytes: record.len(), bytes_max });
     }
-    seal(record, bill)
+    seal(record, budget)
 }
 
 fn decode_work_item_within(record: &[u8], bytes_max: usize) -> Result<WorkItem, DecodeError> {
-    let mut bill = Bill::new(bytes_max);
-    let mut body = open(record, &mut bill)?;
-    bill.charge(1, VALUE_BYTES)?;
+    let mut budget = Budget::new(bytes_max);
+    let mut body = open(record, Binding::NONE, &mut budget)?;
+    budget.charge(1, VALUE_BYTES)?;
     let item: WorkItemRecord<'_> = take(&mut body)?;
-    bill.charge(item.carried(), CARRIED_BYTES)?;
+    budget.charge(item.carried(), CARRIED_BYTES)?;
     end(body)?;
     Ok(item.into_value())
 }
@@ -199,9 +238,9 @@ fn unsealed(values: usize) -> Vec<u8> {
 }
 
 /// Completes the header of a record whose body is complete.
-fn seal(mut record: Vec<u8>, mut bill: Bill) -> Result<Vec<u8>, EncodeError> {
-    if bill.charge(record.len(), 1).is_err() {
-        return Err(EncodeError::TooLarge { fits: 0, bytes: record.len(), bytes_max: bill.bytes_max });
+fn seal(mut record: Vec<u8>, mut budget: Budget) -> Result<Vec<u8>, EncodeError> {
+    if budget.charge(record.len(), 1).is_err() {
+        return Err(EncodeError::TooLarge { fits: 0, bytes: record.len(), bytes_max: budget.bytes_max });
     }
     let (header, body) = record.split_at_mut(HEADER_BYTES);
     header[0] = FORMAT_VERSION;
@@ -210,7 +249,7 @@ fn seal(mut record: Vec<u8>, mut bill: Bill) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// Checks a record and gives its body.
-fn open<'a>(record: &'a [u8], bill: &mut Bill) -> Result<&'a [u8], DecodeError> {
+fn open<'a>(record: &'a [u8], binding: Binding, budget: &mut Budget) -> Result<&'a [u8], DecodeError> {
     let too_short = DecodeError::TooShort { found: record.len() };
     // IMPORTANT: the version decides what the rest means, so nothing else is looked at before it.
     let Some((&found, rest)) = record.split_first() else {
@@ -222,8 +261,8 @@ fn open<'a>(record: &'a [u8], bill: &mut Bill) -> Result<&'a [u8], DecodeError> 
     let Some((stored, body)) = rest.split_first_chunk() else {
         return Err(too_short);
     };
-    bill.charge(record.len(), 1)?;
-    let (stored, computed) = (u32::from_le_bytes(*stored), crc32c::crc32c(body));
+    budget.charge(record.len(), 1)?;
+    let (stored, computed) = (u32::from_le_bytes(*stored) ^ binding.0, crc32c::crc32c(body));
     if stored != computed {
         return Err(DecodeError::Checksum { stored, computed });
     }
@@ -245,7 +284,7 @@ fn end(body: &[u8]) -> Result<(), DecodeError> {
 }
 
 /// What a record may still cost of its limit.
-struct Bill {
+struct Budget {
     bytes_max: usize,
     left: usize,
 }
@@ -254,7 +293,7 @@ struct TooLarge {
     bytes_max: usize,
 }
 
-impl Bill {
+impl Budget {
     fn new(bytes_max: usize) -> Self {
         Self { bytes_max, left: bytes_max }
     }

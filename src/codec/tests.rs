@@ -180,16 +180,16 @@ fn what_can_be_written_under_a_limit_can_be_read_under_it() {
         let fits = |bytes_max| match &sample {
             Sample::Run(run) => (
                 encode_events_within(run, usize::MAX, bytes_max).is_ok(),
-                decode_events_within(&record, &mut Vec::new(), bytes_max).is_ok(),
+                decode_events_within(&record, Binding::NONE, &mut Vec::new(), bytes_max).is_ok(),
             ),
             Sample::Item(item) => (
                 encode_work_item_within(item, bytes_max).is_ok(),
                 decode_work_item_within(&record, bytes_max).is_ok(),
             ),
         };
-        let bill = record.len() + memory(&sample);
-        assert_eq!(fits(bill), (true, true), "{name}");
-        assert!((0..bill).all(|bytes_max| fits(bytes_max) == (false, false)), "{name}");
+        let budget = record.len() + memory(&sample);
+        assert_eq!(fits(budget), (true, true), "{name}");
+        assert!((0..budget).all(|bytes_max| fits(bytes_max) == (false, false)), "{name}");
     }
 }
 
@@ -216,7 +216,7 @@ fn a_run_tells_how_much_of_it_fits() {
                 let (head, tail) = rest.split_at(part);
                 let record = encode_events_within(head, record_max, bytes_max).unwrap();
                 assert!(record.len() <= record_max);
-                decode_events_within(&record, &mut read, bytes_max).unwrap();
+                decode_events_within(&record, Binding::NONE, &mut read, bytes_max).unwrap();
                 rest = tail;
             }
             assert!(record_max < largest || read == run, "{record_max}, {bytes_max}");
@@ -308,7 +308,7 @@ fn errors_say_what_was_found() {
     );
     let record = encode_events_within(&run, usize::MAX, 1 << 20).unwrap();
     assert_eq!(
-        decode_events_within(&record, &mut Vec::new(), 1_000).unwrap_err().to_string(),
+        decode_events_within(&record, Binding::NONE, &mut Vec::new(), 1_000).unwrap_err().to_string(),
         "too large for a record: it may take 1000 bytes when decoded"
     );
     let longer = record_of(&[&record[HEADER_BYTES..], &[0, 0]].concat());
@@ -321,10 +321,10 @@ fn errors_say_what_was_found() {
 
 /// The numbers are frozen: they are in every file of format 2.
 #[test]
-fn what_a_record_is_tied_to_is_its_instance_and_execution() {
+fn what_a_record_is_bound_to_is_its_instance_and_execution() {
     let name = |instance, execution| {
         let mut header = [FORMAT_VERSION, 0, 0, 0, 0, 7];
-        tie(&mut header, instance, execution);
+        bind(&mut header, instance, execution);
         assert_eq!((header[0], header[5]), (FORMAT_VERSION, 7), "only the checksum is mixed");
         u32::from_le_bytes([header[1], header[2], header[3], header[4]])
     };
@@ -332,24 +332,24 @@ fn what_a_record_is_tied_to_is_its_instance_and_execution() {
         [name("order-1", 1), name("order-1", 2), name("", 1)],
         [0xc25f_cb10, 0x6acc_cc13, 0xc514_cfad]
     );
-    tie(&mut [FORMAT_VERSION, 0], "too short to be a record", 1);
+    bind(&mut [FORMAT_VERSION, 0], "too short to be a record", 1);
 }
 
 proptest! {
     #[test]
-    fn what_is_tied_comes_back_where_it_was_tied_and_nowhere_else(
+    fn what_is_bound_comes_back_where_it_was_bound_and_nowhere_else(
         run in strategies::run(),
         here in any::<(String, u64)>(),
         there in any::<(String, u64)>(),
     ) {
         let mut record = encode_events(&run, usize::MAX).unwrap();
         prop_assert!(is_intact(&record));
-        tie(&mut record, &here.0, here.1);
+        bind(&mut record, &here.0, here.1);
         prop_assert!(!is_intact(&record));
+        prop_assert!(is_bound_to(&record, &here.0, here.1));
         let read_in = |(instance, execution): &(String, u64)| {
-            let mut record = record.clone();
-            tie(&mut record, instance, *execution);
-            decode_run(&record)
+            let mut events = Vec::new();
+            decode_bound_events(&record, instance, *execution, &mut events).map(|()| events)
         };
         prop_assert_eq!(read_in(&here).unwrap(), run);
         prop_assert_eq!(read_in(&there).is_ok(), here == there);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::op::{Abandon, NewMessage, NewWork, Op, Renew, Reply, Visible};
-use super::queued::{MessageRow, WorkRow};
 use super::undo::{Undo, Was};
 use super::{Engine, Stop, TurnLease};
 use crate::clock::duration_ms;
 use crate::error::Error;
 use crate::queue::{LeaseNo, Message, Schedule, VISIBLE, WorkEntry, WorkId};
+use crate::rows::{MessageRow, WorkRow};
 
 /// The one thing to say about a token that names no lease of this engine.
 pub(crate) fn invalid_token() -> Error {
@@ -60,7 +60,7 @@ impl Engine {
                 Ok(Reply::Done)
             }
             Op::AppendHistory { instance, execution, runs } => {
-                self.append_history(&instance, execution, &runs)
+                self.append_history(&instance, execution, runs)
             }
             Op::Delete { ids, force } => self.delete(&ids, force).map(Reply::Deleted),
             Op::DeleteBulk(filter) => self.delete_bulk(&filter).map(Reply::Deleted),
@@ -69,10 +69,14 @@ impl Engine {
             Op::Tree { root } => self.read_tree(&root).map(Reply::Ids),
             Op::QueueDepths => Ok(Reply::Depths(self.queue_depths())),
             Op::Read(read) => {
-                // Sees the batch so far, as a read on a second connection would see what was acknowledged:
-                // what is staged has to be in the tables first.
-                self.flush().map_err(Stop::Batch)?;
-                read(self.connection.connection());
+                read(self.store.reads());
+                Ok(Reply::Done)
+            }
+            #[cfg(feature = "test-hooks")]
+            Op::OnConnection(with) => {
+                if let Some(connection) = self.store.connection() {
+                    with(connection);
+                }
                 Ok(Reply::Done)
             }
         }
@@ -97,7 +101,7 @@ impl Engine {
         let body = self.bodies.keep(item);
         if let Some(id_shared) = self.turns.id(no) {
             let row = MessageRow { instance: Arc::clone(id_shared), kind, record };
-            self.message_changes.insert(id, row, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
+            self.staged.messages.insert(id, row, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
         }
         self.turns.push(no, id, Message { visible_at_ms: VISIBLE, attempt: 0, kind, body }, self.now);
         self.undo.push(Undo::Enqueued { instance: no, id });
@@ -129,8 +133,8 @@ impl Engine {
             tag: tag.clone(),
             record,
         };
-        self.work_changes.insert(id, row, schedule);
-        let scheduled_in = self.connection.next_commit();
+        self.staged.work.insert(id, row, schedule);
+        let scheduled_in = self.store.next_commit();
         let item = WorkEntry {
             instance,
             execution,
@@ -182,8 +186,8 @@ impl Engine {
             }
             let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt: message.attempt };
             match (visible_at_ms, ignore_attempt) {
-                (Some(_), _) => self.message_changes.reschedule(id, schedule),
-                (None, true) => self.message_changes.set_attempt(id, schedule),
+                (Some(_), _) => self.staged.messages.reschedule(id, schedule),
+                (None, true) => self.staged.messages.set_attempt(id, schedule),
                 (None, false) => {}
             }
             self.turns.push(lease.instance, id, message, self.now);
@@ -196,7 +200,7 @@ impl Engine {
         if let Some(entry) = self.work.remove(id) {
             self.undo.push(Undo::WorkEnded { id, entry, deadline: Some(deadline) });
         }
-        self.work_changes.delete(id);
+        self.staged.work.delete(id);
         if let Some(completion) = completion {
             self.enqueue_message(completion);
         }
@@ -220,8 +224,8 @@ impl Engine {
     pub(super) fn release_work(&mut self, id: WorkId, visible_at_ms: Option<u64>, ignore_attempt: bool) {
         let Some(schedule) = self.work.give_back(id, visible_at_ms, ignore_attempt, self.now) else { return };
         match (visible_at_ms, ignore_attempt) {
-            (Some(_), _) => self.work_changes.reschedule(id, schedule),
-            (None, true) => self.work_changes.set_attempt(id, schedule),
+            (Some(_), _) => self.staged.work.reschedule(id, schedule),
+            (None, true) => self.staged.work.set_attempt(id, schedule),
             (None, false) => {}
         }
     }
@@ -249,16 +253,6 @@ impl Engine {
         if let Some(id) = self.turns.id(lease.instance).cloned() {
             self.undo.push(Undo::TurnEnded { no, deadline, id, lease });
         }
-    }
-
-    /// Opens the batch's transaction for rows that everything acknowledged depends on.
-    pub(super) fn begin(&mut self) -> Result<&rusqlite::Connection, Stop> {
-        if let Some(error) = &self.doomed {
-            return Err(Stop::Batch(error.clone()));
-        }
-        self.connection.begin().map_err(Stop::Batch)?;
-        self.has_begun = true;
-        Ok(self.connection.connection())
     }
 
     fn queue_depths(&self) -> duroxide::providers::QueueDepths {

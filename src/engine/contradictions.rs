@@ -7,38 +7,32 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
-use super::op::Run;
-use super::rows::{self, SqlResult};
+use crate::codec;
 use crate::error::{Cause, Error};
-use crate::queue::InstanceRow;
+use crate::rows::{HistoryFound, Identity, InstanceRows, Reads, Run};
 
 /// Why a history cannot be delivered.
 pub(super) enum NoHistory {
-    /// SQLite cannot read it.
-    Unread(rusqlite::Error),
+    /// It cannot be read.
+    Unread(Error),
     /// It can be read, and is not what was written.
     Contradicted(Contradiction),
 }
 
-impl From<rusqlite::Error> for NoHistory {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<Error> for NoHistory {
+    fn from(error: Error) -> Self {
         NoHistory::Unread(error)
     }
 }
 
 impl NoHistory {
-    pub(super) fn is_unread(&self) -> bool {
-        matches!(self, NoHistory::Unread(_))
-    }
-
-    /// What is damaged; or SQLite's own error back, if nothing is.
-    pub(super) fn damage(self) -> SqlResult<Cause> {
-        Ok(match self {
-            NoHistory::Unread(error) => Arc::new(Error::damage(error)?),
-            NoHistory::Contradicted(contradiction) => Arc::new(contradiction),
-        })
+    /// What is damaged; or the error back, if nothing is.
+    pub(super) fn damage(self) -> Result<Cause, Error> {
+        match self {
+            NoHistory::Unread(error) if !error.is_damage() => Err(error),
+            NoHistory::Unread(damage) => Ok(Arc::new(damage)),
+            NoHistory::Contradicted(contradiction) => Ok(Arc::new(contradiction)),
+        }
     }
 }
 
@@ -72,23 +66,24 @@ impl std::error::Error for Contradiction {}
 
 /// Looks for a contradiction around a history that was read from its rows.
 pub(super) fn check(
-    connection: &Connection,
+    reads: &dyn Reads,
     id: &str,
-    row: &InstanceRow,
-    history: &[Arc<Run>],
+    rows: &InstanceRows,
+    found: &HistoryFound,
 ) -> Result<(), NoHistory> {
-    let latest = row.execution;
-    let (later_execution, later_history) = rows::later_than(connection, row.key, latest)?;
-    if later_execution {
+    let latest = rows.execution;
+    if found.later_execution {
         return Err(NoHistory::Contradicted(Contradiction::LaterExecution { latest }));
     }
     // Only a turn names an instance, and writes the row of an execution with it.
-    if row.name.is_some() && !row.has_execution && history.is_empty() {
+    let is_named = matches!(rows.identity, Identity::Named { .. });
+    if is_named && !rows.latest.exists && found.runs.is_empty() {
         return Err(NoHistory::Contradicted(Contradiction::NoExecution { latest }));
     }
     // Every record there is has to be read for it, so there has to be a reason.
-    if (later_history || !is_whole(history))
-        && let Some(to) = rows::strayed(connection, row.key, id, latest)?
+    let is_of_it = |record: &[u8]| codec::is_bound_to(record, id, latest);
+    if (found.later_history || !is_whole(&found.runs))
+        && let Some(to) = reads.strayed(rows.key, latest, &is_of_it)?
     {
         return Err(NoHistory::Contradicted(Contradiction::Strayed { to }));
     }

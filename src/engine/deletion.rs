@@ -1,19 +1,18 @@
-//! Deleting instances with all they own, and pruning executions. Each operation is one step of one batch, so
-//! no child can be started between a look at the tree and the deletion.
+//! Deleting instances with all they own, and pruning executions. Each operation is one step of one batch, and alone in
+//! it, so no child can be started between a look at the tree and the deletion, and what it finds damaged is its own affair.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use duroxide::EventKind;
 use duroxide::providers::{DeleteInstanceResult, InstanceFilter, PruneOptions, PruneResult, WorkItem};
-use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{self, SqlResult, time};
 use super::undo::Undo;
-use super::{Engine, HistoryChange, RUNNING, Stop, queued, reads};
+use super::{Engine, HistoryChange, Stop};
 use crate::codec;
 use crate::error::Error;
 use crate::queue::{MessageId, MessageKind};
+use crate::rows::{BulkSelect, Damaged, Identity, InstanceKey, InstanceRows, Reads, Status, WriteError};
 
 /// How many instances a bulk operation takes when its filter names no limit.
 const BULK_LIMIT_DEFAULT: u32 = 1000;
@@ -32,8 +31,8 @@ impl Engine {
     /// The tree that a deletion takes. Children are named by their own rows, and before they have any by their
     /// parent's history: what a deleted parent had begun must not come to life afterwards as a child that nobody
     /// can delete.
-    pub(super) fn tree(&self, root: &str) -> Result<Tree, Stop> {
-        let mut all = reads::tree(self.connection.connection(), root)?;
+    pub(super) fn tree(&mut self, root: &str) -> Result<Tree, Stop> {
+        let mut all = self.reads().tree(root)?;
         let mut waiting = Vec::new();
         for id in &all {
             waiting.extend(self.waiting_children(id)?);
@@ -59,17 +58,28 @@ impl Engine {
         }
     }
 
-    fn waiting_children(&self, parent: &str) -> Result<Vec<String>, Stop> {
-        let connection = self.connection.connection();
-        let row = rows::instance(connection, parent).map_err(|error| unread("instances", error, parent))?;
-        let Some(row) = row else { return Ok(Vec::new()) };
+    fn reads(&self) -> &dyn Reads {
+        self.store.reads()
+    }
+
+    /// The rows of an instance, as they are stored.
+    fn stored_rows(&mut self, id: &str) -> Result<Option<InstanceRows>, Stop> {
+        let found = self.find_instance(&id.into()).map_err(|error| unread("instances", error, id))?;
+        Ok(found.map(|found| found.rows))
+    }
+
+    fn waiting_children(&mut self, parent: &str) -> Result<Vec<String>, Stop> {
+        if self.stored_rows(parent)?.is_none() {
+            return Ok(Vec::new());
+        }
         let (mut waiting, mut events) = (Vec::new(), Vec::new());
-        for execution in reads::list_executions(connection, parent)? {
-            let history = rows::history(connection, row.key, parent, execution);
-            for run in history.map_err(|error| unread("history", error, parent))? {
+        for execution in self.reads().list_executions(parent)? {
+            let history = self.reads().history(parent, Some(execution));
+            let (_, history) = history.map_err(|error| unread("history", error, parent))?;
+            for run in history {
                 events.clear();
                 // What does not decode names nobody; it has to be possible to delete it all the same.
-                let _ = codec::decode_events(&run.record, &mut events);
+                let _ = codec::decode_bound_events(&run.record, parent, execution, &mut events);
                 for event in &events {
                     let EventKind::SubOrchestrationScheduled { instance, .. } = &event.kind else { continue };
                     let child = duroxide::build_child_instance_id(parent, instance);
@@ -83,22 +93,22 @@ impl Engine {
     }
 
     /// Whether an instance has yet to be started, and by this parent: the first start makes it what it is.
-    fn waits_for_its_start(&self, id: &str, parent: &str) -> Result<bool, Stop> {
+    fn waits_for_its_start(&mut self, id: &str, parent: &str) -> Result<bool, Stop> {
         let Some(no) = self.turns.find(id) else { return Ok(false) };
         let leased = self.turns.lease_of(no).and_then(|lease| self.turn_leases.get(lease));
         let leased = leased.into_iter().flat_map(|lease| &lease.messages).map(|(id, message)| (*id, message));
         let starts = self.turns.messages(no).chain(leased);
         let starts = starts.filter(|(_, message)| message.kind == MessageKind::Start);
         let Some(first) = starts.map(|(message, _)| message).min() else { return Ok(false) };
-        let named = rows::instance(self.connection.connection(), id)?.is_some_and(|row| row.name.is_some());
+        let named = matches!(
+            self.stored_rows(id)?,
+            Some(InstanceRows { identity: Identity::Named { .. }, .. })
+        );
         Ok(!named && self.is_started_by(first, parent)?)
     }
 
-    fn is_started_by(&self, message: MessageId, parent: &str) -> SqlResult<bool> {
-        let record = match self.message_changes.inserted(message) {
-            Some(staged) => staged.record.clone(),
-            None => queued::message_record(self.connection.connection(), message)?,
-        };
+    fn is_started_by(&self, message: MessageId, parent: &str) -> Result<bool, Error> {
+        let record = self.reads().message_record(message)?;
         Ok(matches!(codec::decode_work_item(&record),
             Ok(WorkItem::StartOrchestration { parent_instance: Some(by), .. }) if by == parent))
     }
@@ -109,7 +119,7 @@ impl Engine {
             if let Some(known) = self.undeletable(id) {
                 return Err(known);
             }
-            if !force && status(self.connection.connection(), id)?.as_deref() == Some(RUNNING) {
+            if !force && self.reads().status(id)? == Some(Status::Running) {
                 let text = format!("instance {id} is still running: cancel it first, or delete with force");
                 return Err(self.refused_about(ids, text));
             }
@@ -122,7 +132,7 @@ impl Engine {
                 );
                 return Err(self.refused_about(&[id.clone(), child.clone()], text));
             }
-            let mut children = reads::list_children(self.connection.connection(), id)?;
+            let mut children = self.reads().list_children(id)?;
             children.extend(waiting);
             if let Some(child) = children.iter().find(|child| !doomed.contains(child.as_str())) {
                 let text = format!(
@@ -134,8 +144,7 @@ impl Engine {
         }
         let mut result = DeleteInstanceResult::default();
         for id in doomed {
-            let deleted = self.delete_one(id, &mut result);
-            self.note_undeletable(id, deleted)?;
+            self.delete_one(id, &mut result)?;
         }
         Ok(result)
     }
@@ -147,7 +156,26 @@ impl Engine {
     }
 
     fn delete_one(&mut self, id: &str, result: &mut DeleteInstanceResult) -> Result<(), Stop> {
+        let deleted = self.stage_deletion(id, result);
+        let deleted = deleted.and_then(|key| self.write_deletion(id, key));
+        self.note_undeletable(id, deleted)
+    }
+
+    /// Removes an instance from memory, and stages that of its rows. Gives its key, if it has any.
+    fn stage_deletion(
+        &mut self,
+        id: &str,
+        result: &mut DeleteInstanceResult,
+    ) -> Result<Option<InstanceKey>, Stop> {
         let instance: Arc<str> = id.into();
+        let rows = self.stored_rows(id)?;
+        let removed = match &rows {
+            Some(rows) => {
+                let removed = self.reads().removed_with(rows.key, None);
+                removed.map_err(|error| unread("history", error, id))?
+            }
+            None => Default::default(),
+        };
         let mut messages = self.take_delayed(&instance)?;
         if let Some(no) = self.turns.find(id) {
             // Whoever works on a turn of it finds the token invalid and cannot bring it back.
@@ -164,29 +192,43 @@ impl Engine {
         let work = self.work.of_instance(id);
         result.queue_messages_deleted += (messages.len() + work.len()) as u64;
         for message in messages {
-            self.message_changes.delete(message);
+            self.staged.messages.delete(message);
         }
         for id in work {
             self.drop_work(id);
         }
         self.history_changes.push(HistoryChange::Forget { instance });
         self.damaged_histories.remove(id);
-        let connection = self.begin()?;
-        if let Some(row) = rows::instance(connection, id)? {
-            let removed = rows::delete_instance(connection, row.key);
-            let removed = removed.map_err(|(table, error)| unread(table, error, id))?;
-            result.instances_deleted += u64::from(row.name.is_some());
-            result.executions_deleted += removed.executions;
-            result.events_deleted = result.events_deleted.saturating_add(removed.events);
+        let Some(rows) = rows else { return Ok(None) };
+        self.staged.deleted.push(rows.key);
+        result.instances_deleted += u64::from(matches!(rows.identity, Identity::Named { .. }));
+        result.executions_deleted += removed.executions;
+        result.events_deleted = result.events_deleted.saturating_add(removed.events);
+        Ok(Some(rows.key))
+    }
+
+    /// Writes what is staged about one instance, so that what is in the way is known to be its own.
+    fn write_deletion(&mut self, id: &str, deleted: Option<InstanceKey>) -> Result<(), Stop> {
+        match self.write() {
+            Ok(()) => Ok(()),
+            Err(WriteError { error, damaged: Some(Damaged::Instance { key, table }) })
+                if deleted == Some(key) =>
+            {
+                Err(unread(table, error, id))
+            }
+            Err(WriteError { error, damaged: Some(_) }) => {
+                // A queued row, which is known from now on.
+                Err(Stop::Batch(Error::RolledBack { source: Arc::new(error) }))
+            }
+            Err(WriteError { error, damaged: None }) => Err(Stop::Batch(error)),
         }
-        Ok(())
     }
 
     /// Deletes the trees of finished roots that match. A tree with a member that still runs is left alone, and
     /// does not count against the limit: it would keep its place, and deletion in portions would get no further.
     pub(super) fn delete_bulk(&mut self, filter: &InstanceFilter) -> Result<DeleteInstanceResult, Stop> {
         let mut result = DeleteInstanceResult::default();
-        self.each_matching(filter, Select::FinishedTrees, |engine, root| {
+        self.each_matching(filter, true, |engine, root| {
             if engine.undeletable(root).is_some() {
                 return Ok(false);
             }
@@ -196,8 +238,7 @@ impl Engine {
                 return Ok(false);
             }
             for id in tree.all {
-                let deleted = engine.delete_one(&id, &mut result);
-                engine.note_undeletable(&id, deleted).map_err(may_be_tried_again)?;
+                engine.delete_one(&id, &mut result).map_err(may_be_tried_again)?;
             }
             Ok(true)
         })?;
@@ -214,23 +255,24 @@ impl Engine {
     }
 
     fn prune_one(&mut self, id: &str, options: &PruneOptions) -> Result<PruneResult, Stop> {
-        let connection = self.connection.connection();
-        let row = rows::instance(connection, id)?.filter(|row| row.name.is_some());
-        let Some(row) = row else {
+        let rows = self.stored_rows(id)?;
+        let rows = rows.filter(|rows| matches!(rows.identity, Identity::Named { .. }));
+        let Some(rows) = rows else {
             return Err(self.refused_about(&[id.to_owned()], format!("instance {id} not found")));
         };
-        let prunable = prunable(connection, row.key, row.execution, options)?;
+        let prunable = self.reads().prunable(rows.key, rows.execution, options)?;
         let mut result = PruneResult { instances_processed: 1, ..PruneResult::default() };
         if prunable.is_empty() {
             return Ok(result);
         }
-        let connection = self.begin()?;
         for execution in prunable {
-            let removed = rows::delete_execution(connection, row.key, execution);
-            let removed = removed.map_err(|(table, error)| unread(table, error, id))?;
+            let removed = self.reads().removed_with(rows.key, Some(execution));
+            let removed = removed.map_err(|error| unread("history", error, id))?;
+            self.staged.pruned.push((rows.key, execution));
             result.executions_deleted += removed.executions;
             result.events_deleted = result.events_deleted.saturating_add(removed.events);
         }
+        self.write_deletion(id, Some(rows.key))?;
         Ok(result)
     }
 
@@ -242,7 +284,7 @@ impl Engine {
         options: &PruneOptions,
     ) -> Result<PruneResult, Stop> {
         let mut total = PruneResult::default();
-        self.each_matching(filter, Select::All, |engine, id| {
+        self.each_matching(filter, false, |engine, id| {
             if engine.undeletable(id).is_some() {
                 return Ok(false);
             }
@@ -259,29 +301,30 @@ impl Engine {
     fn each_matching(
         &mut self,
         filter: &InstanceFilter,
-        select: Select,
+        finished_trees: bool,
         mut take: impl FnMut(&mut Self, &str) -> Result<bool, Stop>,
     ) -> Result<(), Stop> {
         let mut left = filter.limit.unwrap_or(BULK_LIMIT_DEFAULT);
-        let before = filter.completed_before;
+        let completed_before_ms = filter.completed_before;
+        let mut select =
+            BulkSelect { finished_trees, id: None, completed_before_ms, after: InstanceKey::MIN, limit: PAGE };
         if let Some(ids) = &filter.instance_ids {
             let mut seen = HashSet::new();
             for id in ids.iter().filter(|id| seen.insert(id.as_str())) {
                 if left == 0 {
                     break;
                 }
-                let found = select.run(self.connection.connection(), Some(id), before, i64::MIN)?;
+                let found = self.reads().select(BulkSelect { id: Some(id), ..select })?;
                 if !found.is_empty() && take(self, id)? {
                     left -= 1;
                 }
             }
             return Ok(());
         }
-        let mut after = i64::MIN;
         while left > 0 {
-            let page = select.run(self.connection.connection(), None, before, after)?;
+            let page = self.reads().select(select)?;
             let Some((last, _)) = page.last() else { break };
-            after = *last;
+            select.after = *last;
             for (_, id) in &page {
                 if left > 0
                     && let Some(id) = id
@@ -296,14 +339,12 @@ impl Engine {
 }
 
 /// Says which row it was that could not be read or deleted, if it is damaged.
-fn unread(table: &str, error: rusqlite::Error, id: &str) -> Stop {
-    match Error::damage(error) {
-        Ok(source) => {
-            let record = format!("a row of {table} of instance {id}");
-            Stop::Batch(Error::Corrupt { record, source: Arc::new(source) })
-        }
-        Err(error) => error.into(),
+fn unread(table: &str, error: Error, id: &str) -> Stop {
+    if !error.is_damage() {
+        return Stop::Batch(error);
     }
+    let record = format!("a row of {table} of instance {id}");
+    Stop::Batch(Error::Corrupt { record, source: Arc::new(error) })
 }
 
 /// The next time what is damaged is known, and passed by.
@@ -312,67 +353,4 @@ fn may_be_tried_again(stop: Stop) -> Stop {
         Stop::Batch(error) => Stop::Batch(Error::RolledBack { source: Arc::new(error) }),
         refused => refused,
     }
-}
-
-/// Which instances a bulk operation may take.
-#[derive(Clone, Copy)]
-enum Select {
-    All,
-    /// Roots of trees of which no member runs.
-    FinishedTrees,
-}
-
-impl Select {
-    fn run(
-        self,
-        connection: &Connection,
-        id: Option<&str>,
-        completed_before: Option<u64>,
-        after: i64,
-    ) -> SqlResult<Vec<(i64, Option<String>)>> {
-        let finished_trees = "AND i.parent IS NULL AND e.status IN ('Completed', 'Failed', 'ContinuedAsNew')
-            AND NOT EXISTS (
-                WITH RECURSIVE tree (id) AS (
-                    SELECT i.id UNION SELECT child.id FROM tree JOIN instances child ON child.parent = tree.id
-                )
-                SELECT 1 FROM tree JOIN instances member ON member.id = tree.id
-                JOIN executions current
-                    ON current.instance = member.key AND current.execution = member.execution
-                WHERE current.status = 'Running')";
-        let sql = format!(
-            "SELECT i.key, i.id FROM instances i
-             LEFT JOIN executions e ON e.instance = i.key AND e.execution = i.execution
-             WHERE i.name IS NOT NULL {} {}
-               AND (?2 IS NULL OR e.completed_at_ms < ?2) AND i.key > ?3 ORDER BY i.key LIMIT {PAGE}",
-            if id.is_some() { "AND i.id = ?1" } else { "AND ?1 IS NULL" },
-            if matches!(self, Select::FinishedTrees) { finished_trees } else { "" },
-        );
-        reads::keys_and_ids(connection, &sql, params![id, completed_before.map(time), after])
-    }
-}
-
-fn status(connection: &Connection, id: &str) -> SqlResult<Option<String>> {
-    let sql = "SELECT e.status FROM instances i
-               JOIN executions e ON e.instance = i.key AND e.execution = i.execution WHERE i.id = ?1";
-    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
-}
-
-/// Executions that may go: never the current one, never one that runs, never the `keep_last` newest.
-fn prunable(connection: &Connection, key: i64, current: u64, options: &PruneOptions) -> SqlResult<Vec<u64>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT execution FROM executions
-         WHERE instance = ?1 AND execution != ?2 AND status != 'Running'
-           AND (?3 IS NULL OR completed_at_ms < ?3)
-           AND execution NOT IN (SELECT execution FROM executions WHERE instance = ?1
-                                 ORDER BY execution DESC LIMIT ?4)
-         ORDER BY execution",
-    )?;
-    let values = params![
-        key,
-        current.cast_signed(),
-        options.completed_before.map(time),
-        options.keep_last.unwrap_or(0)
-    ];
-    let rows = statement.query_map(values, |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
-    rows.collect()
 }

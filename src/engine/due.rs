@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::rows::SqlResult;
+use super::Engine;
 use super::undo::Undo;
-use super::{Engine, queued};
 use crate::error::Error;
-use crate::queue::{Message, MessageId, VISIBLE};
+use crate::queue::{Message, MessageId, Schedule, VISIBLE};
+use crate::rows::{MessageHead, MessageRow};
 
 /// How many messages that have fallen due one batch makes visible; the next one goes on at once.
 const DUE_MAX: usize = 256;
@@ -18,23 +18,31 @@ const RETRY_MS: u64 = 1_000;
 impl Engine {
     /// Makes visible what has fallen due, as much of it as one batch should wait for.
     pub(super) fn promote_messages(&mut self) {
-        for _ in 0..DUE_MAX {
-            let Some((hash, id)) = self.turns.pop_due(self.now) else { return };
-            match queued::message_header(self.connection.connection(), id) {
-                Ok(Some((instance, kind, attempt))) => {
+        let mut due = Vec::new();
+        while due.len() < DUE_MAX
+            && let Some(next) = self.turns.pop_due(self.now)
+        {
+            due.push(next);
+        }
+        if due.is_empty() {
+            return;
+        }
+        let ids: Vec<MessageId> = due.iter().map(|(_, id)| *id).collect();
+        let heads = self.store.message_heads(&ids);
+        for ((hash, id), head) in due.into_iter().zip(heads) {
+            match head {
+                Ok(Some(MessageHead { instance, kind, attempt })) => {
                     let no = self.turns.instance(&instance);
                     let message = Message { visible_at_ms: VISIBLE, attempt, kind, body: None };
                     self.turns.push(no, id, message, self.now);
                 }
                 Ok(None) => tracing::error!(message = id, "the row of a message that has fallen due is gone"),
                 // The others are not held up by it.
-                Err(error) => match Error::damage(error) {
-                    Ok(damage) => self.set_aside("messages", id, "", &damage),
-                    Err(error) => {
-                        tracing::warn!(message = id, %error, "a message that has fallen due could not be read");
-                        self.turns.delay_all(&[(hash, id, self.now.wall_ms.saturating_add(RETRY_MS))]);
-                    }
-                },
+                Err(damage) if damage.is_damage() => self.set_aside("messages", id, "", &damage),
+                Err(error) => {
+                    tracing::warn!(message = id, %error, "a message that has fallen due could not be read");
+                    self.turns.delay_all(&[(hash, id, self.now.wall_ms.saturating_add(RETRY_MS))]);
+                }
             }
         }
     }
@@ -45,23 +53,14 @@ impl Engine {
     }
 
     /// Removes the delayed messages of an instance from memory; their rows are the caller's. Gives their ids.
-    pub(super) fn take_delayed(&mut self, instance: &Arc<str>) -> SqlResult<Vec<MessageId>> {
+    pub(super) fn take_delayed(&mut self, instance: &Arc<str>) -> Result<Vec<MessageId>, Error> {
         let mut found = self.turns.delayed_of(instance);
-        let mut error = None;
-        found.retain(|id| {
-            let is_its = match self.message_changes.inserted(*id) {
-                Some(staged) => Ok(staged.instance == *instance),
-                None => queued::message_header(self.connection.connection(), *id)
-                    .map(|row| row.is_some_and(|(of, ..)| *of == **instance)),
-            };
-            is_its.unwrap_or_else(|failed| {
-                error = Some(failed);
-                false
-            })
-        });
-        if let Some(error) = error {
-            return Err(error);
+        if found.is_empty() {
+            return Ok(found);
         }
+        let heads = self.store.message_heads(&found).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut heads = heads.into_iter();
+        found.retain(|_| heads.next().flatten().is_some_and(|head| *head.instance == **instance));
         for id in &found {
             if let Some(due_ms) = self.turns.take_delayed(instance, *id) {
                 self.undo.push(Undo::DroppedDelayed { instance: Arc::clone(instance), id: *id, due_ms });
@@ -71,10 +70,10 @@ impl Engine {
     }
 
     /// Stages and schedules a message that waits for its time.
-    pub(super) fn delay_message(&mut self, id: MessageId, row: queued::MessageRow, due_ms: u64) {
+    pub(super) fn delay_message(&mut self, id: MessageId, row: MessageRow, due_ms: u64) {
         self.turns.delay(&row.instance, id, due_ms);
         self.undo.push(Undo::Delayed { instance: Arc::clone(&row.instance), id });
-        let schedule = crate::queue::Schedule { visible_at_ms: due_ms, attempt: 0 };
-        self.message_changes.insert(id, row, schedule);
+        let schedule = Schedule { visible_at_ms: due_ms, attempt: 0 };
+        self.staged.messages.insert(id, row, schedule);
     }
 }

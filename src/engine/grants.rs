@@ -1,246 +1,278 @@
-//! Matching parked fetches with ready work: exactly as many fetches are woken as there is work for.
+//! What a fetch is given: a turn with its messages, its history and its key-values, or an activity.
+//!
+//! Nearly all of it is in memory. What is not is loaded for all grants of a batch in one call, before anything of the batch
+//! is written; what the batch itself has staged comes on top.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use duroxide::providers::{DispatcherCapabilityFilter, KvEntry};
-use semver::Version;
-
 use super::contradictions::{self, NoHistory};
-use super::op::{FetchTurn, FetchWork, GrantBody, Reply, Run, TurnGrant, WorkGrant};
-use super::queued::{self, MessageRow, WorkRow};
+use super::matching::{PairedTurn, PairedWork};
+use super::op::{GrantBody, Reply, TurnGrant, WorkGrant};
 use super::returns::{LeaseGuard, Return};
-use super::rows::{self, SqlResult};
 use super::undo::Undo;
-use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
-use crate::buffer::{Replies, Responder};
+use super::{Engine, HistoryChange, TurnLease};
+use crate::buffer::Replies;
 use crate::error::Error;
-use crate::queue::{
-    FetchNo, InstanceNo, InstanceRow, LeaseNo, Message, MessageId, Next, Schedule, Wants, WorkId,
+use crate::queue::{InstanceNo, LeaseNo, Message, MessageId, RowCache, Schedule, WorkId};
+use crate::rows::{
+    Identity, InstanceRows, KvBase, KvWanted, MessageRow, Run, TurnFound, TurnWanted, WorkRow,
 };
 
-/// How many instances one batch looks at for turns that fetches may not have in the end; the next one goes on at
-/// once.
-const LOOKS_MAX: usize = 256;
-
-/// The pinned versions a fetch accepts: ranges, both ends included. `None` accepts everything.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Accepts(Option<Arc<[(Version, Version)]>>);
-
-impl Accepts {
-    fn new(filter: Option<&DispatcherCapabilityFilter>) -> Self {
-        let ranges = |filter: &DispatcherCapabilityFilter| {
-            let ranges = filter.supported_duroxide_versions.iter();
-            ranges.map(|range| (range.min.clone(), range.max.clone())).collect()
-        };
-        Self(filter.map(ranges))
-    }
-
-    fn admits(&self, pinned: Option<&Version>) -> bool {
-        match (&self.0, pinned) {
-            (None, _) => true,
-            // Supporting nothing means nothing, not even what is pinned to nothing.
-            (Some(ranges), None) => !ranges.is_empty(),
-            (Some(ranges), Some(pinned)) => ranges.iter().any(|(min, max)| min <= pinned && pinned <= max),
-        }
-    }
-
-    /// Whether there is nothing it accepts.
-    fn is_empty(&self) -> bool {
-        self.0.as_ref().is_some_and(|ranges| ranges.is_empty())
-    }
+/// What a turn is made of, as far as memory has it.
+struct Draft {
+    wanted: TurnWanted,
+    rows: Option<Arc<InstanceRows>>,
+    /// One for each message; `None` for one whose record is wanted.
+    bodies: Vec<Option<GrantBody<MessageRow>>>,
+    history: DraftHistory,
 }
 
-/// What executions before the running one left behind.
-type KeyValues = HashMap<String, KvEntry>;
+enum DraftHistory {
+    Known(Vec<Arc<Run>>),
+    /// It has been found damaged before.
+    Damaged(Error),
+    /// What is asked for, followed by what is staged.
+    Wanted,
+}
+
+/// A turn without what was damaged among its messages.
+struct Complete {
+    bodies: Vec<GrantBody<MessageRow>>,
+    rows: Option<Arc<InstanceRows>>,
+    loaded: Loaded,
+}
+
+/// A history and the key-values that go with it; or what is damaged of them.
+type Loaded = Result<(Vec<Arc<Run>>, KvBase), Error>;
 
 impl Engine {
-    pub(super) fn park_turn(&mut self, fetch: FetchTurn, responder: Responder<Reply>) {
-        // A future dropped before its fetch got here has been on the list of returns already.
-        if responder.is_abandoned() {
-            return;
+    /// Answers fetches with the turns they were paired with. True if one of them was parked again, and may have another.
+    pub(super) fn grant_turns(&mut self, mut paired: Vec<PairedTurn>, out: &mut Replies<Reply>) -> bool {
+        let mut drafts: Vec<Draft> = paired.iter_mut().map(|paired| self.draft(paired)).collect();
+        let wanted: Vec<TurnWanted> =
+            drafts.iter_mut().map(|draft| std::mem::take(&mut draft.wanted)).collect();
+        let needed: Vec<usize> =
+            wanted.iter().enumerate().filter(|(_, wanted)| !wanted.is_empty()).map(|(at, _)| at).collect();
+        let mut found: BTreeMap<usize, TurnFound> = BTreeMap::new();
+        if !needed.is_empty() {
+            let wanted: Vec<TurnWanted> =
+                wanted.into_iter().filter(|wanted| !wanted.is_empty()).collect();
+            let loaded = self.store.turns(&wanted);
+            found.extend(needed.into_iter().zip(loaded));
         }
-        let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
-        let parked = TurnFetch { lock_timeout: fetch.lock_timeout, responder };
-        self.parked_turns.park(fetch.no, deadline, Accepts::new(fetch.filter.as_ref()), parked);
+        let mut again = false;
+        for (at, (paired, draft)) in paired.into_iter().zip(drafts).enumerate() {
+            again |= self.grant_turn(paired, draft, found.remove(&at), out);
+        }
+        again
     }
 
-    pub(super) fn park_work(&mut self, fetch: FetchWork, responder: Responder<Reply>) {
-        if responder.is_abandoned() {
-            return;
+    /// Gathers what memory has of a turn.
+    fn draft(&mut self, paired: &mut PairedTurn) -> Draft {
+        let id = self.turns.id(paired.instance).cloned().unwrap_or_else(|| Arc::from(""));
+        let mut wanted = TurnWanted::default();
+        let mut bodies = Vec::with_capacity(paired.messages.len());
+        for (message_id, message) in &mut paired.messages {
+            let body = match (message.body.take(), self.staged.messages.inserted(*message_id)) {
+                (Some(body), _) => Some(GrantBody::Item(body.into_item())),
+                (None, Some(row)) => Some(GrantBody::Row { id: *message_id, row: row.clone() }),
+                (None, None) => {
+                    wanted.messages.push(*message_id);
+                    None
+                }
+            };
+            bodies.push(body);
         }
-        let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
-        let FetchWork { no, lock_timeout, session, tags, .. } = fetch;
-        let (owner, session_timeout) = session.unzip();
-        let session_timeout = session_timeout.unwrap_or_default();
-        let parked = WorkFetch { no, deadline, lock_timeout, session_timeout, responder };
-        self.parked_work.park(no, deadline, Wants { owner, tags }, parked);
-    }
-
-    pub(super) fn match_turns(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
-        self.looks_left = false;
-        // One look for each instance that came in with this batch, and some more, so that it comes to an end.
-        let mut looks = LOOKS_MAX.saturating_add(self.turns.take_newly_unread());
-        if self.turns.take_news() {
-            self.parked_turns.news();
-        }
-        if self.parked_turns.is_empty() {
-            return Ok(());
-        }
-        let mut walked = None;
-        while self.turns.has_candidates()
-            && let Some((no, accepts)) = self.parked_turns.next_hopeful(walked)
-        {
-            if accepts.is_empty() {
-                self.parked_turns.found_nothing(no);
-                continue;
-            }
-            match self.turns.next(|pinned| accepts.admits(pinned)) {
-                Next::Nothing => self.parked_turns.found_nothing(no),
-                Next::Ready(instance) => {
-                    if self.parked_turns.get(no).is_some_and(|fetch| fetch.responder.is_abandoned()) {
-                        self.parked_turns.take(no);
-                    } else {
-                        self.grant_turn(no, instance, out)?;
+        let rows = match self.turns.rows(paired.instance) {
+            RowCache::Present(rows) => Some(Arc::clone(rows)),
+            RowCache::Absent | RowCache::Unread => None,
+        };
+        let history = match &rows {
+            None => DraftHistory::Known(Vec::new()),
+            Some(rows) => match self.damaged_history(&id, rows.execution) {
+                Some(error) => DraftHistory::Damaged(error),
+                None => {
+                    if rows.may_have_kv {
+                        let all = self.staged.has_kv(rows.key);
+                        let what = if all { KvWanted::All } else { KvWanted::Base };
+                        wanted.kv = Some((rows.key, what));
                     }
-                }
-                Next::Orphaned(instance) => self.drop_orphans(instance),
-                Next::Unread(_) if looks == 0 => {
-                    self.looks_left = true;
-                    walked = Some(no);
-                }
-                Next::Unread(instance) => {
-                    looks -= 1;
-                    if let Err(error) = self.standing(instance)
-                        && let Some(error) = self.hold_back_turn(instance, error)?
-                    {
-                        // Nobody can tell what any of them may have.
-                        for fetch in self.parked_turns.drain() {
-                            out.push_standing(fetch.responder, Err(error.clone()));
+                    match self.history_in_memory(&id, rows) {
+                        Some(runs) => DraftHistory::Known(runs),
+                        None => {
+                            wanted.history = Some((rows.key, rows.execution));
+                            DraftHistory::Wanted
                         }
-                        return Ok(());
                     }
                 }
-            }
-        }
-        Ok(())
+            },
+        };
+        Draft { wanted, rows, bodies, history }
     }
 
-    /// Drops queued events that came before their instance started and would be next.
-    fn drop_orphans(&mut self, no: InstanceNo) {
-        let Some(instance) = self.turns.id(no).cloned() else { return };
-        let messages = self.turns.take_visible(no);
-        tracing::warn!(
-            %instance,
-            messages = messages.len(),
-            "dropping queued events for an instance that has not started"
-        );
-        for id in messages.keys() {
-            self.message_changes.delete(*id);
-        }
-        self.undo.push(Undo::Dropped { instance: no, id: instance, messages });
+    /// The history of the latest execution, with what is staged of it, if memory has it all.
+    fn history_in_memory(&self, id: &Arc<str>, rows: &InstanceRows) -> Option<Vec<Arc<Run>>> {
+        let is_new = matches!(self.staged.instances.get(&rows.key), Some((Some(_), _)));
+        let of_it = |change: &&HistoryChange| change.instance() == id;
+        let changed = |change: &HistoryChange| match change {
+            HistoryChange::Add { execution, complete, .. } => *execution == rows.execution && *complete,
+            HistoryChange::Fill { .. } | HistoryChange::Forget { .. } => false,
+        };
+        let is_forgotten = |change: &HistoryChange| matches!(change, HistoryChange::Forget { .. });
+        let changes = || self.history_changes.iter().filter(of_it);
+        let mut runs = if is_new || changes().any(changed) {
+            Vec::new()
+        } else if changes().any(is_forgotten) {
+            return None;
+        } else {
+            self.histories.get(id, Some(rows.execution))?.1
+        };
+        let staged = self.staged.history_of(rows.key, rows.execution);
+        merge(&mut runs, staged);
+        Some(runs)
     }
 
-    /// False if it turned out that the instance has nothing that can be read, and the fetch still waits.
+    /// True if the fetch was parked again.
     fn grant_turn(
         &mut self,
-        fetch: FetchNo,
-        instance: InstanceNo,
+        paired: PairedTurn,
+        draft: Draft,
+        found: Option<TurnFound>,
         out: &mut Replies<Reply>,
-    ) -> Result<bool, Error> {
-        let lease = self.new_lease();
-        let mut messages = self.turns.lease(instance, lease);
-        let bodies = match self.bodies_of(instance, &mut messages) {
-            Ok(bodies) if bodies.is_empty() => {
+    ) -> bool {
+        let PairedTurn { accepts, fetch, lease, instance, mut messages } = paired;
+        let complete = self.complete(instance, &mut messages, draft, found);
+        let Complete { bodies, rows, loaded } = match complete {
+            Ok(complete) if complete.bodies.is_empty() => {
+                // Everything in it was damaged, and is set aside.
                 self.turns.release(instance);
-                return Ok(false);
+                self.park_turn_again(accepts, fetch);
+                return true;
             }
-            bodies => bodies,
-        };
-        let grant = bodies.and_then(|bodies| self.turn_grant(instance, lease, bodies, &mut messages));
-        let grant = match grant {
-            Ok(grant) => grant,
+            Ok(complete) => complete,
             Err(error) => {
                 self.turns.release(instance);
                 for (id, message) in messages {
                     self.turns.push(instance, id, message, self.now);
                 }
-                let Some(error) = self.hold_back_turn(instance, error)? else { return Ok(false) };
-                if let Some(fetch) = self.parked_turns.take(fetch) {
-                    out.push_standing(fetch.responder, Err(error));
+                match self.hold_back_turn(instance, error) {
+                    Some(error) => out.push_standing(fetch.responder, Err(error)),
+                    None => self.park_turn_again(accepts, fetch),
                 }
-                return Ok(true);
+                return true;
             }
         };
-        // The fetch was found parked, and nobody has taken it since.
-        let Some(fetch) = self.parked_turns.take(fetch) else { return Ok(true) };
+        let grant = self.turn_grant(instance, lease, bodies, rows, loaded, &mut messages);
         self.undo.push(Undo::TurnGranted(lease));
         let deadline = self.now.monotonic.saturating_add(fetch.lock_timeout);
         self.turn_leases.grant(lease, deadline, TurnLease { instance, messages });
         // An orchestrator's code acts through its acknowledgement alone, which comes later in the same log.
-        let after = if self.sync_acks { self.connection.next_commit() } else { 0 };
+        let after = if self.sync_acks { self.store.next_commit() } else { 0 };
         out.push_after(after, fetch.responder, Ok(Reply::Turn(Some(Box::new(grant)))));
-        Ok(true)
+        false
     }
 
-    /// The items of messages. One that is damaged is set aside, and not among `messages` any more.
-    fn bodies_of(
+    /// Puts together what memory had and what was found. A message that is damaged is set aside, and not among `messages`
+    /// any more. An error is one that may not come again.
+    fn complete(
         &mut self,
         instance: InstanceNo,
         messages: &mut BTreeMap<MessageId, Message>,
-    ) -> SqlResult<Vec<GrantBody<MessageRow>>> {
-        let id_shared = self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
-        let mut bodies = Vec::with_capacity(messages.len());
+        draft: Draft,
+        found: Option<TurnFound>,
+    ) -> Result<Complete, Error> {
+        let id = self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
+        let TurnFound { messages: records, history, kv } = found.unwrap_or_else(TurnFound::empty);
+        let mut records = records.into_iter();
+        let mut bodies = Vec::with_capacity(draft.bodies.len());
         let mut damaged = Vec::new();
-        for (id, message) in messages.iter_mut() {
-            match self.message_body(*id, &id_shared, message) {
-                Ok(body) => bodies.push(body),
-                Err(error) => damaged.push((*id, Error::damage(error)?)),
+        for ((message_id, message), body) in messages.iter().zip(draft.bodies) {
+            match (body, records.len()) {
+                (Some(body), _) => bodies.push(body),
+                (None, 0) => {}
+                (None, _) => match records.next().unwrap_or(Ok(Vec::new())) {
+                    Ok(record) => {
+                        let row = MessageRow { instance: Arc::clone(&id), kind: message.kind, record };
+                        bodies.push(GrantBody::Row { id: *message_id, row });
+                    }
+                    Err(error) if error.is_damage() => damaged.push((*message_id, error)),
+                    Err(error) => return Err(error),
+                },
             }
         }
-        self.met_damage |= !damaged.is_empty() && self.connection.is_in_transaction();
-        for (id, error) in damaged {
-            messages.remove(&id);
-            self.set_aside("messages", id, &id_shared, &error);
+        for (message_id, error) in damaged {
+            messages.remove(&message_id);
+            self.set_aside("messages", message_id, &id, &error);
         }
-        Ok(bodies)
+        let Some(rows) = draft.rows else {
+            return Ok(Complete { bodies, rows: None, loaded: Ok((Vec::new(), KvBase::new())) });
+        };
+        let history = match draft.history {
+            DraftHistory::Damaged(error) => {
+                return Ok(Complete { bodies, rows: Some(rows), loaded: Err(error) });
+            }
+            DraftHistory::Known(runs) => Ok(runs),
+            DraftHistory::Wanted => self.found_history(&id, &rows, history),
+        };
+        let kv = kv.map(|mut kv| {
+            for op in self.staged.kv.get(&rows.key).into_iter().flatten() {
+                kv.apply(op);
+            }
+            kv.into_base()
+        });
+        let loaded = match (history, kv.map_err(NoHistory::Unread)) {
+            (Ok(runs), Ok(kv)) => Ok((runs, kv)),
+            (Err(why), _) | (_, Err(why)) => {
+                Err(self.note_damaged_history(&id, rows.execution, why.damage()?))
+            }
+        };
+        Ok(Complete { bodies, rows: Some(rows), loaded })
     }
 
+    /// A history as it was found, with what is staged of it; memory keeps it from the commit on.
+    fn found_history(
+        &mut self,
+        id: &Arc<str>,
+        rows: &InstanceRows,
+        found: Result<crate::rows::HistoryFound, Error>,
+    ) -> Result<Vec<Arc<Run>>, NoHistory> {
+        let mut found = found.map_err(NoHistory::Unread)?;
+        merge(&mut found.runs, self.staged.history_of(rows.key, rows.execution));
+        contradictions::check(self.store.reads(), id, rows, &found)?;
+        let (instance, execution, runs) = (Arc::clone(id), rows.execution, found.runs.clone());
+        self.history_changes.push(HistoryChange::Fill { instance, execution, runs });
+        Ok(found.runs)
+    }
+
+    /// Nothing of it can fail.
     fn turn_grant(
         &mut self,
         instance: InstanceNo,
         lease: LeaseNo,
         bodies: Vec<GrantBody<MessageRow>>,
+        rows: Option<Arc<InstanceRows>>,
+        loaded: Loaded,
         messages: &mut BTreeMap<MessageId, Message>,
-    ) -> SqlResult<TurnGrant> {
-        let id_shared = self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
-        let row = self.standing(instance)?;
-        let (history, kv) = match &row {
-            None => (Ok(Vec::new()), HashMap::new()),
-            Some(row) => match self.damaged_history(&id_shared, row.execution) {
-                Some(error) => (Err(error), HashMap::new()),
-                None => match self.history_and_kv(instance, row) {
-                    Ok((history, kv)) => (Ok(history), kv),
-                    Err(why) => {
-                        self.met_damage |= why.is_unread() && self.connection.is_in_transaction();
-                        let found = why.damage()?;
-                        (Err(self.note_damaged_history(&id_shared, row.execution, found)), HashMap::new())
-                    }
-                },
-            },
-        };
-        // Nothing below can fail.
+    ) -> TurnGrant {
         let mut attempt = 0;
         for (id, message) in messages {
             message.attempt = message.attempt.saturating_add(1);
             attempt = attempt.max(message.attempt);
             let schedule = Schedule { visible_at_ms: message.visible_at_ms, attempt: message.attempt };
-            self.message_changes.set_attempt(*id, schedule);
+            self.staged.messages.set_attempt(*id, schedule);
         }
-        let execution = row.as_ref().map_or(duroxide::INITIAL_EXECUTION_ID, |row| row.execution);
-        let (name, version) = row.map_or((None, None), |row| (row.name.clone(), row.version.clone()));
-        Ok(TurnGrant {
-            instance: id_shared,
+        let execution = rows.as_ref().map_or(duroxide::INITIAL_EXECUTION_ID, |rows| rows.execution);
+        let (name, version) = match rows.map(|rows| rows.identity.clone()) {
+            Some(Identity::Named { name, version }) => (Some(name), version),
+            Some(Identity::Unnamed { .. }) | None => (None, None),
+        };
+        let (history, kv) = match loaded {
+            Ok((history, kv)) => (Ok(history), kv),
+            Err(error) => (Err(error), KvBase::new()),
+        };
+        TurnGrant {
+            instance: self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from("")),
             name,
             version,
             execution,
@@ -249,125 +281,76 @@ impl Engine {
             kv,
             attempt,
             guard: LeaseGuard::new(Return::Turn(lease), Arc::clone(&self.returns)),
-        })
-    }
-
-    fn history_and_kv(
-        &mut self,
-        no: InstanceNo,
-        row: &InstanceRow,
-    ) -> Result<(Vec<Arc<Run>>, KeyValues), NoHistory> {
-        let connection = self.connection.connection();
-        let kv = if row.has_kv { rows::kv_base(connection, row.key)? } else { HashMap::new() };
-        Ok((self.history(no, row)?, kv))
-    }
-
-    /// From memory, or from the rows, in which case memory has it from the commit on. What this very batch
-    /// did to the instance is in the rows already and not yet in memory.
-    fn history(&mut self, no: InstanceNo, row: &InstanceRow) -> Result<Vec<Arc<Run>>, NoHistory> {
-        let Some(instance) = self.turns.id(no) else { return Ok(Vec::new()) };
-        let changed = |change: &HistoryChange| change.instance() == instance;
-        if !self.history_changes.iter().any(changed)
-            && let Some((_, runs)) = self.histories.get(instance, Some(row.execution))
-        {
-            return Ok(runs);
         }
-        let connection = self.connection.connection();
-        let runs = rows::history(connection, row.key, instance, row.execution)?;
-        contradictions::check(connection, instance, row, &runs)?;
-        let (instance, execution) = (Arc::clone(instance), row.execution);
-        self.history_changes.push(HistoryChange::Fill { instance, execution, runs: runs.clone() });
-        Ok(runs)
     }
 
-    /// The item itself if memory still has it, or else its record: staged in this batch or in its row.
-    fn message_body(
-        &self,
-        id: MessageId,
-        instance: &Arc<str>,
-        message: &mut Message,
-    ) -> SqlResult<GrantBody<MessageRow>> {
-        if let Some(body) = message.body.take() {
-            return Ok(GrantBody::Item(body.into_item()));
-        }
-        let record = match self.message_changes.inserted(id) {
-            Some(staged) => staged.record.clone(),
-            None => queued::message_record(self.connection.connection(), id)?,
-        };
-        let row = MessageRow { instance: Arc::clone(instance), kind: message.kind, record };
-        Ok(GrantBody::Row { id, row })
-    }
-
-    pub(super) fn match_work(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
-        let gone = |fetch: &WorkFetch| fetch.responder.is_abandoned();
-        while let Some((wants, fetch, id)) =
-            self.parked_work.next_match(&mut self.work, self.now.monotonic, gone)
-        {
-            self.grant_work(wants, fetch, id, out)?;
-        }
-        Ok(())
-    }
-
-    fn grant_work(
-        &mut self,
-        wants: Wants,
-        fetch: WorkFetch,
-        id: WorkId,
-        out: &mut Replies<Reply>,
-    ) -> Result<(), Error> {
-        let is_in_memory = self.work.get(id).is_some_and(|entry| entry.body.is_some());
-        let row = match (!is_in_memory).then(|| self.work_row(id)).transpose() {
-            Ok(row) => row,
-            Err(error) => {
-                match self.hold_back_work(id, error)? {
-                    Some(error) => out.push_standing(fetch.responder, Err(error)),
-                    // It cannot be read; there may be something else for this fetch.
-                    None => self.parked_work.park(fetch.no, fetch.deadline, wants, fetch),
+    /// Answers fetches with the activities they were paired with. True if something could not be read: then there may be
+    /// something else for a fetch, or another fetch for an activity.
+    pub(super) fn grant_work(&mut self, paired: Vec<PairedWork>, out: &mut Replies<Reply>) -> bool {
+        let is_wanted =
+            |paired: &&PairedWork| paired.body.is_none() && self.staged.work.inserted(paired.id).is_none();
+        let wanted: Vec<WorkId> = paired.iter().filter(is_wanted).map(|paired| paired.id).collect();
+        let found = if wanted.is_empty() { Vec::new() } else { self.store.work_records(&wanted) };
+        let mut found: BTreeMap<WorkId, Result<Vec<u8>, Error>> = wanted.into_iter().zip(found).collect();
+        let mut again = false;
+        for paired in paired {
+            let PairedWork { wants, fetch, lease, id, schedule, body, scheduled_in } = paired;
+            let body = match (body, found.remove(&id).transpose()) {
+                (Some(body), _) => Ok(GrantBody::Item(body.into_item())),
+                (None, Ok(record)) => self.work_row(id, record),
+                (None, Err(error)) => Err(error),
+            };
+            let body = match body {
+                Ok(body) => body,
+                Err(error) => {
+                    again = true;
+                    self.work.take_back(id, lease, self.now);
+                    match self.hold_back_work(id, error) {
+                        Some(error) => out.push_standing(fetch.responder, Err(error)),
+                        None => self.park_work_again(wants, fetch),
+                    }
+                    continue;
                 }
-                return Ok(());
-            }
-        };
-        let lease = self.new_lease();
-        let session_until = self.now.monotonic.saturating_add(fetch.session_timeout);
-        let session = wants.owner.as_ref().map(|owner| (owner, session_until));
-        let scheduled_in = self.work.get(id).map_or(0, |entry| entry.scheduled_in);
-        let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { return Ok(()) };
-        let body = match (body, row) {
-            (Some(body), _) => GrantBody::Item(body.into_item()),
-            (None, Some(row)) => GrantBody::Row { id, row },
-            // One of both was there.
-            (None, None) => return Ok(()),
-        };
-        self.work_changes.set_attempt(id, schedule);
-        self.undo.push(Undo::WorkGranted { no: lease, id });
-        self.work_leases.grant(lease, self.now.monotonic.saturating_add(fetch.lock_timeout), id);
-        let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.returns));
-        let grant = WorkGrant { body, attempt: schedule.attempt, guard };
-        // An activity acts on the world: what had it run must not be gone afterwards.
-        let after = if self.sync_acks { self.connection.next_commit() } else { scheduled_in };
-        out.push_after(after, fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
-        Ok(())
+            };
+            self.staged.work.set_attempt(id, schedule);
+            self.undo.push(Undo::WorkGranted { no: lease, id });
+            self.work_leases.grant(lease, self.now.monotonic.saturating_add(fetch.lock_timeout), id);
+            let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.returns));
+            let grant = WorkGrant { body, attempt: schedule.attempt, guard };
+            // An activity acts on the world: what had it run must not be gone afterwards.
+            let after = if self.sync_acks { self.store.next_commit() } else { scheduled_in };
+            out.push_after(after, fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
+        }
+        again
     }
 
-    fn work_row(&self, id: WorkId) -> SqlResult<WorkRow> {
-        let entry = self.work.get(id).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        let record = match self.work_changes.inserted(id) {
-            Some(staged) => staged.record.clone(),
-            None => queued::work_record(self.connection.connection(), id)?,
+    /// An activity from its record, or as it is staged.
+    fn work_row(&self, id: WorkId, record: Option<Vec<u8>>) -> Result<GrantBody<WorkRow>, Error> {
+        let staged = || self.staged.work.inserted(id).map(|row| row.record.clone());
+        let (Some(entry), Some(record)) = (self.work.get(id), record.or_else(staged)) else {
+            return Err(rusqlite::Error::QueryReturnedNoRows.into());
         };
-        Ok(WorkRow {
+        let row = WorkRow {
             instance: Arc::clone(&entry.instance),
             execution: entry.execution,
             activity: entry.activity,
             session: entry.session.clone(),
             tag: entry.tag.clone(),
             record,
-        })
+        };
+        Ok(GrantBody::Row { id, row })
     }
+}
 
-    pub(super) fn new_lease(&mut self) -> LeaseNo {
-        let lease = self.next_lease;
-        self.next_lease += 1;
-        lease
+/// Adds what is staged of a history to what there is, in the order of events.
+fn merge<'a>(runs: &mut Vec<Arc<Run>>, staged: impl Iterator<Item = &'a Arc<Run>>) {
+    let before = runs.len();
+    runs.extend(staged.cloned());
+    let is_appended = match (runs.get(before.wrapping_sub(1)), runs.get(before)) {
+        (Some(last), Some(first)) => last.first_event < first.first_event,
+        _ => true,
+    };
+    if !is_appended {
+        runs.sort_by_key(|run| run.first_event);
     }
 }

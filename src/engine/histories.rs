@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::op::Run;
 use crate::buffer::CommitNo;
+use crate::rows::Run;
 
 /// How many bytes are kept, records and what holds them; the instance that came first goes first.
 const BYTES_MAX: usize = 32 << 20;

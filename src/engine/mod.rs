@@ -1,14 +1,16 @@
 //! The orchestration engine: the store that group commit drives for duroxide.
 //!
 //! ```text
-//!   Op ──► apply ──► checks ──► rows of the instance (rows.rs, at once, in the batch's transaction)
-//!                          └──► queue/ (memory) ──► net effect staged
-//!   settle: match parked fetches with ready work ──► flush the staged rows (queued.rs) ──► COMMIT
+//!   prepare ──► what memory does not know of the instances at hand is asked for    (lookup.rs)
+//!   Op ──► apply ──► checks ──► memory (queue/) ──► rows staged                    (turn.rs, apply.rs)
+//!   settle: match parked fetches with ready work, load what the grants need        (matching.rs, grants.rs)
+//!           ──► RowStore::write: the whole batch ──► COMMIT
 //! ```
 //!
 //! Invariants:
-//! - an operation makes all its checks before it touches a row or the queue, so one that is refused leaves
-//!   no trace and needs no savepoint; an error of SQLite itself undoes the whole batch;
+//! - an operation makes all its checks before it stages a row or touches the queue, so one that is refused leaves
+//!   no trace; an error while the batch is written undoes all of it;
+//! - rows are read before anything of the batch is written, many in one call;
 //! - a grant and its attempt count are in the same commit, and nobody sees the grant before it;
 //! - memory changes first, and is as it was before the batch if that is rolled back (undo.rs);
 //! - an answer that is true whatever becomes of the batch is given whatever becomes of the batch.
@@ -21,12 +23,10 @@ mod due;
 mod grants;
 mod histories;
 mod load;
+mod lookup;
+mod matching;
 mod op;
-mod queued;
-pub(crate) mod reads;
 pub(crate) mod returns;
-mod rows;
-mod schema;
 #[cfg(all(test, feature = "test-hooks"))]
 mod tests;
 mod turn;
@@ -41,26 +41,27 @@ use parking_lot::Mutex;
 
 pub(crate) use apply::invalid_token;
 pub(crate) use changed::Changed;
-use grants::Accepts;
 pub(crate) use histories::Histories;
 use histories::HistoryChange;
+use lookup::Prefetched;
+use matching::Accepts;
 pub(crate) use op::{
-    Abandon, FetchTurn, FetchWork, GrantBody, KvChange, NewMessage, NewWork, Op, Renew, Reply, Run,
-    Submitted, TurnAck, TurnGrant, Visible, WorkGrant,
+    Abandon, FetchTurn, FetchWork, GrantBody, KvChange, NewMessage, NewWork, Op, Renew, Reply, Submitted,
+    TurnAck, TurnGrant, Visible, WorkGrant,
 };
-pub(crate) use queued::{MessageRow, WorkRow};
 use returns::{Return, Returns};
-pub(crate) use rows::RUNNING;
 
 use crate::buffer::{CommitError, CommitNo, Counters, Horizon, Replies, Responder, Store};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
 use crate::queue::{
-    BodyBudget, Changes, FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, ParkedAlike,
-    Schedule, Turns, Work, WorkFetches, WorkId,
+    BodyBudget, FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageId, Now, ParkedAlike, Schedule, Turns,
+    Work, WorkFetches, WorkId,
 };
-use crate::sqlite::{self, Soon, WriteConnection};
+use crate::rows::sqlite::{SqliteRows, schema};
+use crate::rows::{InstanceKey, InstanceRows, RowStore, Staged, WriteError};
+use crate::sqlite::{self, WriteConnection};
 use undo::Undo;
 use unreadable::{Suspect, Undeletable};
 
@@ -79,13 +80,13 @@ const ON_ITS_WAY_MAX: Duration = Duration::from_millis(10);
 enum Stop {
     /// It was refused; it left no trace. `stands` says that it would have been refused without the batch, too.
     Refused { error: Error, stands: bool },
-    /// SQLite failed under it; the batch cannot go on.
+    /// The store failed under it; the batch cannot go on.
     Batch(Error),
 }
 
-impl From<rusqlite::Error> for Stop {
-    fn from(error: rusqlite::Error) -> Self {
-        Stop::Batch(error.into())
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Batch(error)
     }
 }
 
@@ -96,6 +97,8 @@ struct TurnLease {
 }
 
 struct TurnFetch {
+    no: FetchNo,
+    deadline: Duration,
     lock_timeout: Duration,
     responder: Responder<Reply>,
 }
@@ -109,16 +112,27 @@ struct WorkFetch {
     responder: Responder<Reply>,
 }
 
+/// What the engine shares with its handles.
+pub(crate) struct Kept {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) returns: Arc<Returns>,
+    pub(crate) histories: Arc<Histories>,
+    pub(crate) changed: Arc<Changed>,
+    pub(crate) horizon: Arc<Horizon>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) held: Held,
+}
+
 /// See the module's documentation.
 pub(crate) struct Engine {
-    connection: WriteConnection,
+    store: Box<dyn RowStore>,
     clock: Arc<dyn Clock>,
     now: Now,
     /// When the operation at hand was submitted.
     at: Duration,
     /// Whether the batch was full: then no lease is over that an operation still waiting could have renewed.
     is_behind: bool,
-    turns: Turns,
+    turns: Turns<Arc<InstanceRows>>,
     turn_leases: Leases<TurnLease>,
     parked_turns: ParkedAlike<Accepts, TurnFetch>,
     /// Some instances have to be looked at before every parked fetch has what it may have, or has nothing.
@@ -128,28 +142,26 @@ pub(crate) struct Engine {
     parked_work: WorkFetches<WorkFetch>,
     /// A batch was rolled back: what it left parked is matched again without waiting for a reason.
     rematch: bool,
-    /// Whether the batch had operations, and whether it has opened the transaction.
+    /// Whether the batch had operations.
     has_operations: bool,
-    has_begun: bool,
-    /// Why the batch will be rolled back: nothing is written any more.
-    doomed: Option<Error>,
-    /// Whether something damaged has been read since the transaction was opened. SQLite then refuses every write of
-    /// the same transaction as damage, whatever it is to.
-    met_damage: bool,
-    /// Histories that were found damaged, with the execution: to read them again in a batch that writes would roll
-    /// that back.
+    /// What was asked for before the operations of the batch.
+    prefetched: Prefetched,
+    staged: Staged,
+    /// Whether a part of the batch has been written already.
+    has_written: bool,
+    /// Histories that were found damaged, with the execution: they are not read again.
     damaged_histories: HashMap<Arc<str>, (u64, Error)>,
     undeletable: Undeletable,
     /// Since when fetches are held for grants on their way.
     held_since: Option<Instant>,
-    message_changes: Changes<MessageRow>,
-    work_changes: Changes<WorkRow>,
     undo: Vec<Undo>,
     histories: Arc<Histories>,
     changed: Arc<Changed>,
     horizon: Arc<Horizon>,
     sync_acks: bool,
     history_changes: Vec<HistoryChange>,
+    /// The key of the next instance; `None` before the first is needed.
+    next_key: Option<InstanceKey>,
     next_message: MessageId,
     next_work: WorkId,
     next_lease: LeaseNo,
@@ -164,29 +176,24 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Opens the database and schedules everything in it.
-    pub(crate) fn open(
-        opening: Opening<'_>,
-        clock: Arc<dyn Clock>,
-        returns: Arc<Returns>,
-        histories: Arc<Histories>,
-        changed: Arc<Changed>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(opening: Opening<'_>, kept: Kept) -> Result<Self, Error> {
         let Opening { location, options, counters, readers, horizon, patience, held } = opening;
         let connection = sqlite::open_unchanged(location, patience)?;
         let found = schema::recognise(&connection, location)?;
         schema::size_pages(&connection, found)?;
         sqlite::configure_writer(&connection, location, options, readers.as_deref(), patience)?;
         schema::prepare(&connection, found)?;
+        let owner = held.owner();
+        let connection =
+            WriteConnection::new(connection, location, options, counters, readers, horizon, owner)?;
+        Self::over(Box::new(SqliteRows::new(connection)), options.sync_acks, kept)
+    }
+
+    /// An engine over rows that somebody else has opened; schedules everything in them.
+    pub(crate) fn over(store: Box<dyn RowStore>, sync_acks: bool, kept: Kept) -> Result<Self, Error> {
+        let Kept { clock, returns, histories, changed, horizon, counters, held } = kept;
         let mut engine = Self {
-            connection: WriteConnection::new(
-                connection,
-                location,
-                options,
-                Arc::clone(&counters),
-                readers,
-                Arc::clone(&horizon),
-                held.owner(),
-            )?,
+            store,
             now: now(clock.as_ref()),
             clock,
             at: Duration::ZERO,
@@ -200,20 +207,19 @@ impl Engine {
             parked_work: WorkFetches::default(),
             rematch: false,
             has_operations: false,
-            has_begun: false,
-            doomed: None,
-            met_damage: false,
+            prefetched: Prefetched::default(),
+            staged: Staged::default(),
+            has_written: false,
             damaged_histories: HashMap::new(),
             undeletable: Undeletable::default(),
             held_since: None,
-            message_changes: Changes::default(),
-            work_changes: Changes::default(),
             undo: Vec::new(),
             histories,
             changed,
             horizon,
-            sync_acks: options.sync_acks,
+            sync_acks,
             history_changes: Vec::new(),
+            next_key: None,
             next_message: 1,
             next_work: 1,
             next_lease: 1,
@@ -227,45 +233,25 @@ impl Engine {
         Ok(engine)
     }
 
-    /// What it means for an operation that something it depends on could not be read, before it has written
-    /// anything. Only if SQLite has given up the transaction with it, that concerns its neighbours.
-    fn unread(&mut self, error: rusqlite::Error, record: impl FnOnce() -> String) -> Stop {
-        if self.has_begun && !self.connection.is_in_transaction() {
-            return Stop::Batch(error.into());
-        }
-        let error = Error::from(error);
-        let error = if error.is_damage() {
-            self.met_damage |= self.connection.is_in_transaction();
-            Error::Corrupt { record: record(), source: Arc::new(error) }
-        } else {
-            Error::RolledBack { source: Arc::new(error) }
-        };
-        Stop::Refused { error, stands: true }
-    }
-
     /// Whether the batch has changed the rows of an instance.
     fn has_changed(&self, instance: &str) -> bool {
         let changes = |change: &HistoryChange| change.writes() && **change.instance() == *instance;
         self.history_changes.iter().any(changes)
     }
 
-    /// Writes the net effect of the batch on the queues.
-    fn flush(&mut self) -> Result<(), Error> {
-        if self.message_changes.is_empty() && self.work_changes.is_empty() {
+    /// Writes what is staged.
+    fn write(&mut self) -> Result<(), WriteError> {
+        self.staged.messages.forget_deletes(&self.undeletable.messages);
+        self.staged.work.forget_deletes(&self.undeletable.work);
+        if self.staged.is_empty() {
             return Ok(());
         }
-        self.connection.begin()?;
-        self.has_begun = true;
-        let connection = self.connection.connection();
-        let known = self.undeletable.queued();
-        let (messages, now) = (&mut self.undeletable.messages, self.now.monotonic);
-        let flushed =
-            queued::flush_messages(connection, &mut self.message_changes, now, messages).and_then(|()| {
-                queued::flush_work(connection, &mut self.work_changes, now, &mut self.undeletable.work)
-            });
-        // What cannot be deleted stays where it is.
-        Counters::add(&self.counters.set_aside, self.undeletable.queued() - known);
-        Ok(flushed?)
+        self.has_written = true;
+        let written = self.store.write(&mut self.staged, self.now.monotonic);
+        if let Err(WriteError { error, damaged: Some(row) }) = &written {
+            self.note_undeletable_row(*row, error);
+        }
+        written
     }
 
     /// Ends the leases that have run out. IMPORTANT: after the operations of the batch: those that arrived in
@@ -285,19 +271,20 @@ impl Engine {
 
     /// Stages what makes rows say how often their items were tried.
     fn put_attempts_right(&mut self, all: bool) {
-        self.message_changes.put_attempts_right(self.now.monotonic, all);
-        self.work_changes.put_attempts_right(self.now.monotonic, all);
+        self.staged.messages.put_attempts_right(self.now.monotonic, all);
+        self.staged.work.put_attempts_right(self.now.monotonic, all);
     }
 
     /// Before the database is closed. Where it cannot be done the counts are one too high, which nobody has to hear of.
     fn put_all_attempts_right(&mut self) -> Result<(), Error> {
         self.take_returns();
         self.put_attempts_right(true);
-        match self.flush().map_err(CommitError::RolledBack).and_then(|()| Store::commit(self)) {
+        let written = self.write().map_err(|unwritten| CommitError::RolledBack(unwritten.error));
+        match written.and_then(|()| Store::commit(self)) {
             Ok(()) => Ok(()),
             Err(CommitError::RolledBack(error)) => {
                 tracing::warn!(%error, "attempts that were counted ahead could not be put right");
-                self.connection.rollback_at_once()
+                self.store.rollback_at_once()
             }
             Err(CommitError::Unknown(error)) => Err(error),
         }
@@ -326,7 +313,7 @@ impl Engine {
                         && let Some(schedule) = self.work.take_back(id, no, self.now)
                     {
                         self.undo.push(Undo::WorkTakenBack { id, schedule });
-                        self.work_changes.set_attempt(id, schedule);
+                        self.staged.work.set_attempt(id, schedule);
                     }
                 }
             }
@@ -383,6 +370,8 @@ fn is_inside(op: &Op) -> bool {
         | Op::QueueDepths
         | Op::Tree { .. }
         | Op::Read(_) => false,
+        #[cfg(feature = "test-hooks")]
+        Op::OnConnection(_) => false,
     }
 }
 
@@ -419,13 +408,24 @@ impl Store for Engine {
             | Op::RenewSessions { .. }
             | Op::SweepSessions
             | Op::Tree { .. }
-            | Op::QueueDepths => true,
+            | Op::QueueDepths
+            | Op::Read(_) => true,
+            #[cfg(feature = "test-hooks")]
+            Op::OnConnection(_) => true,
             Op::AbandonTurn(abandon) => !writes(abandon) || !self.turn_leases.is_held(abandon.lease, at),
             Op::AbandonWork(abandon) => !writes(abandon) || !self.work_leases.is_held(abandon.lease, at),
             Op::AckTurn(ack) => !self.turn_leases.is_held(ack.lease, at),
             Op::AckWork { lease, .. } => !self.work_leases.is_held(*lease, at),
             _ => false,
         }
+    }
+
+    fn goes_alone(&self, submitted: &Submitted) -> bool {
+        matches!(submitted.op, Op::Delete { .. } | Op::DeleteBulk(_) | Op::Prune { .. } | Op::PruneBulk { .. })
+    }
+
+    fn prepare<'a>(&mut self, batch: impl Iterator<Item = &'a Submitted> + Clone) {
+        self.prefetch(batch.map(|submitted| &submitted.op));
     }
 
     fn apply(
@@ -438,7 +438,7 @@ impl Store for Engine {
         self.at = at;
         self.has_operations = true;
         // What an answer shows, or lets its hearer do, must not be gone after a power loss. See `is_inside`.
-        let after = self.connection.next_commit();
+        let after = self.store.next_commit();
         let after_success = if is_inside(&op) && !self.sync_acks { 0 } else { after };
         let result = match op {
             Op::FetchTurn(fetch) => {
@@ -453,22 +453,16 @@ impl Store for Engine {
         };
         match result {
             Ok(reply) => out.push_after(after_success, responder, Ok(reply)),
-            // A refusal tells of what was done before: of a cancellation, for one. What a doomed batch has written by halves is no ground for an answer.
-            Err(Stop::Refused { error, stands })
-                if stands && !(self.doomed.is_some() && self.connection.is_in_transaction()) =>
-            {
-                out.push_standing_after(after, responder, Err(error));
-            }
-            Err(Stop::Refused { error, .. }) => out.push_after(after, responder, Err(error)),
+            // A refusal tells of what was done before: of a cancellation, for one.
+            Err(Stop::Refused { error, stands: true }) => out.push_standing_after(after, responder, Err(error)),
+            Err(Stop::Refused { error, stands: false }) => out.push_after(after, responder, Err(error)),
             Err(Stop::Batch(error)) => {
-                let is_its_own = self.doomed.is_none() && !self.met_damage;
-                if is_its_own && error.is_damage() {
-                    // Trying it again would roll back its neighbours once more, for nothing.
+                if error.is_damage() {
+                    // It is alone in its batch. "Try again" would not help.
                     out.push_standing(responder, Err(error.clone()));
                 } else {
                     out.push(responder, Err(error.clone()));
                 }
-                self.doomed.get_or_insert_with(|| error.clone());
                 return Err(error);
             }
         }
@@ -478,35 +472,40 @@ impl Store for Engine {
     fn settle(&mut self, out: &mut Replies<Reply>) -> Result<(), Error> {
         self.rematch = false;
         self.expire();
-        self.match_turns(out)?;
-        self.match_work(out)?;
-        self.answer_unserved(out);
+        if self.has_written {
+            // What is read now would be read inside of the transaction.
+            self.rematch = true;
+        } else {
+            self.match_turns(out);
+            self.match_work(out);
+            self.answer_unserved(out);
+        }
         self.put_attempts_right(false);
-        self.flush()
+        self.write().map_err(|unwritten| unwritten.error)
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {
-        let no = self.connection.next_commit();
+        let no = self.store.next_commit();
         if no > 0 && !self.history_changes.is_empty() {
             let instances = self.history_changes.iter().filter(|change| change.writes());
             self.changed.note(no, instances.map(HistoryChange::instance), self.horizon.durable());
         }
-        // Whoever waits for it, or is given what it brings, makes haste (`Horizon::when`).
-        self.connection.commit(self.now.monotonic, Soon::Lazily)?;
+        self.store.commit(self.now.monotonic)?;
         self.undo.clear();
-        self.message_changes.committed();
-        self.work_changes.committed();
-        (self.has_begun, self.met_damage) = (false, false);
+        self.staged.committed();
+        self.prefetched.clear();
+        self.has_written = false;
         if !self.history_changes.is_empty() {
             let changes = self.history_changes.drain(..);
-            self.histories.apply(changes, self.connection.last_commit(), self.horizon.durable());
+            self.histories.apply(changes, self.store.last_commit(), self.horizon.durable());
         }
         Ok(())
     }
 
     fn rollback(&mut self) -> Result<(), CommitError> {
-        self.connection.rollback().map_err(CommitError::Unknown)?;
-        (self.has_begun, self.met_damage, self.doomed) = (false, false, None);
+        self.store.rollback().map_err(CommitError::Unknown)?;
+        self.prefetched.clear();
+        self.has_written = false;
         // What was granted is free again, and what came in with the batch has not been matched. Each such batch
         // had operations, or grants, whose fetches have been answered, so this comes to an end.
         let granted = |undo: &Undo| matches!(undo, Undo::TurnGranted(_) | Undo::WorkGranted { .. });
@@ -517,11 +516,11 @@ impl Store for Engine {
     }
 
     fn last_commit(&self) -> CommitNo {
-        self.connection.last_commit()
+        self.store.last_commit()
     }
 
     fn maintain(&mut self) -> Result<(), Error> {
-        self.connection.maintain(self.now.monotonic)
+        self.store.maintain(self.now.monotonic)
     }
 
     fn wait(&self) -> Option<Duration> {
@@ -535,8 +534,8 @@ impl Store for Engine {
             self.work.next_session_deadline(),
             self.parked_turns.next_deadline(),
             self.parked_work.next_deadline(),
-            self.message_changes.next_deadline(),
-            self.work_changes.next_deadline(),
+            self.staged.messages.next_deadline(),
+            self.staged.work.next_deadline(),
         ];
         let monotonic =
             monotonic.into_iter().flatten().map(|deadline| deadline.saturating_sub(now.monotonic));
@@ -546,7 +545,7 @@ impl Store for Engine {
             .flatten()
             .map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now.wall_ms)).min(WALL_CLOCK_RECHECK));
         let held = self.held_since.map(|since| ON_ITS_WAY_MAX.saturating_sub(since.elapsed()));
-        monotonic.chain(wall).chain(held).chain(self.connection.wait(now.monotonic)).min()
+        monotonic.chain(wall).chain(held).chain(self.store.wait(now.monotonic)).min()
     }
 
     fn abandon(&mut self, error: &Error) {
@@ -559,11 +558,11 @@ impl Store for Engine {
 
     fn close(&mut self) -> Result<(), Error> {
         self.put_all_attempts_right()?;
-        self.connection.close()
+        self.store.close()
     }
 
     fn let_go(&mut self) {
-        self.connection.let_go();
+        self.store.let_go();
     }
 }
 

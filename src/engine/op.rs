@@ -1,21 +1,19 @@
 //! What callers submit to the engine and what they hear. Encoded on the caller's thread, so the writer only
 //! moves bytes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use duroxide::providers::{
-    DeleteInstanceResult, DispatcherCapabilityFilter, InstanceFilter, KvEntry, PruneOptions, PruneResult,
-    QueueDepths, TagFilter, WorkItem,
+    DeleteInstanceResult, DispatcherCapabilityFilter, InstanceFilter, PruneOptions, PruneResult, QueueDepths,
+    TagFilter, WorkItem,
 };
-use rusqlite::Connection;
 use semver::Version;
 
-use super::queued::{MessageRow, WorkRow};
 use super::returns::LeaseGuard;
 use crate::error::Error;
 use crate::queue::{FetchNo, LeaseNo, MessageKind};
+use crate::rows::{KvBase, MessageRow, Reads, Run, Status, WorkRow};
 
 /// An operation on its way to the writer.
 pub(crate) struct Submitted {
@@ -69,8 +67,14 @@ pub(crate) enum Op {
         root: String,
     },
     /// A read in memory mode, where there is no second connection. It answers through its own closure.
-    Read(Box<dyn FnOnce(&Connection) + Send>),
+    Read(ReadRows),
+    /// Whatever a test does to SQLite's connection.
+    #[cfg(feature = "test-hooks")]
+    OnConnection(Box<dyn FnOnce(&rusqlite::Connection) + Send>),
 }
+
+/// A read of what is committed, on the writer thread.
+pub(crate) type ReadRows = Box<dyn FnOnce(&dyn Reads) + Send>;
 
 /// The answer to an operation; which one belongs to which is fixed by the engine.
 pub(crate) enum Reply {
@@ -137,14 +141,6 @@ pub(crate) struct NewWork {
     pub(crate) item: Box<WorkItem>,
 }
 
-/// A contiguous run of events, encoded as one record: one row of history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) first_event: u64,
-    pub(crate) last_event: u64,
-    pub(crate) record: Vec<u8>,
-}
-
 /// A change of one instance's key-values, in the order in which the turn made it.
 pub(crate) enum KvChange {
     Set { key: String, value: String, at_ms: u64 },
@@ -174,7 +170,7 @@ pub(crate) struct TurnAck {
     pub(crate) work: Vec<NewWork>,
     pub(crate) cancelled: Vec<(String, u64, u64)>,
     pub(crate) messages: Vec<NewMessage>,
-    pub(crate) status: Option<String>,
+    pub(crate) status: Option<Status>,
     pub(crate) output: Option<String>,
     /// Name and version; duroxide sends both or neither.
     pub(crate) name: Option<(String, String)>,
@@ -196,10 +192,10 @@ pub(crate) struct TurnGrant {
     pub(crate) name: Option<String>,
     pub(crate) version: Option<String>,
     pub(crate) execution: u64,
-    /// An error if the rows of the history, or of the key-values, are damaged.
+    /// Bound to the instance and execution. An error if the rows of the history, or of the key-values, are damaged.
     pub(crate) history: Result<Vec<Arc<Run>>, Error>,
     pub(crate) messages: Vec<GrantBody<MessageRow>>,
-    pub(crate) kv: HashMap<String, KvEntry>,
+    pub(crate) kv: KvBase,
     pub(crate) attempt: u32,
     pub(crate) guard: LeaseGuard,
 }

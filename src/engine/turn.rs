@@ -1,43 +1,45 @@
-//! Acknowledging a turn: everything it wrote, all or nothing.
+//! Acknowledging a turn: everything it wrote, all or nothing. And history that is appended by hand.
 
 use std::sync::Arc;
 
-use duroxide::EventKind;
-use rusqlite::Connection;
-
 use super::apply::unknown_turn_lease;
-use super::op::{KvChange, Reply, Run, TurnAck};
-use super::rows::{self, ExecutionChange, SqlResult};
+use super::lookup::{starts, unread, wanted};
+use super::op::{KvChange, Reply, TurnAck};
 use super::undo::Undo;
 use super::{Engine, HistoryChange, Stop};
 use crate::codec;
 use crate::error::Error;
-use crate::queue::{InstanceNo, InstanceRow, Standing};
+use crate::queue::{InstanceNo, RowCache, WorkId};
+use crate::rows::{
+    ExecutionChange, ExecutionFound, ExecutionRows, Identity, InstanceKey, InstanceRows, InstanceUpdate,
+    KvOp, NewInstance, Run, Status,
+};
 
 impl Engine {
-    pub(super) fn ack_turn(&mut self, ack: TurnAck) -> Result<Reply, Stop> {
+    pub(super) fn ack_turn(&mut self, mut ack: TurnAck) -> Result<Reply, Stop> {
         // Checks first: nothing below them can be refused.
         let no = self.turn_leases.get(ack.lease).ok_or_else(unknown_turn_lease)?.instance;
-        let before = self.standing_of(no)?;
-        if let Some(row) = &before {
-            // The runtime's last word about a history that it could not read has an id far from the others. It is written,
-            // whatever a damaged row says of how far it reaches.
-            let is_last_word = ack.status.as_deref() == Some("Failed");
-            self.check_events(no, row, ack.execution, &ack.history, is_last_word)?;
-        }
-
+        let Some(id) = self.turns.id(no).cloned() else { return Err(unknown_turn_lease()) };
+        let before = self.rows_of(no)?;
+        // The runtime's last word about a history that it could not read has an id far from the others. It is written,
+        // whatever a damaged row says of how far it reaches.
+        let is_last_word = ack.status == Some(Status::Failed);
+        let (key, found) = match &before {
+            Some(rows) => {
+                let found = self.check_events(&id, rows, ack.execution, &ack.history, is_last_word)?;
+                (rows.key, found)
+            }
+            None => (self.new_key()?, None),
+        };
         let Some((deadline, lease)) = self.end_turn_lease(ack.lease) else {
             return Err(unknown_turn_lease());
         };
+
         for id in lease.messages.keys() {
-            self.message_changes.delete(*id);
+            self.staged.messages.delete(*id);
         }
         self.remember_ended_turn(ack.lease, deadline, lease);
-        let (row, complete) = self.write_turn(no, before, &ack)?;
-        if let Some(instance) = self.turns.id(no) {
-            let (instance, execution, runs) = (Arc::clone(instance), ack.execution, ack.history);
-            self.history_changes.push(HistoryChange::Add { instance, execution, runs, complete });
-        }
+        self.stage_turn(no, &id, key, (before, found), &mut ack);
         for work in ack.work {
             self.enqueue_work(work);
         }
@@ -50,262 +52,193 @@ impl Engine {
         for message in ack.messages {
             self.enqueue_message(message);
         }
-        self.learn(no, row.map_or(Standing::Absent, |row| Standing::Present(Arc::new(row))));
         self.turns.release(no);
         Ok(Reply::Done)
     }
 
     /// Removes an activity, whoever works on it: its lease is gone, so the worker learns at its next renewal.
-    pub(super) fn drop_work(&mut self, id: crate::queue::WorkId) {
+    pub(super) fn drop_work(&mut self, id: WorkId) {
         let Some(entry) = self.work.remove(id) else { return };
         let deadline = entry.lease.and_then(|no| self.work_leases.end(no)).map(|(deadline, _)| deadline);
         self.undo.push(Undo::WorkEnded { id, entry, deadline });
-        self.work_changes.delete(id);
+        self.staged.work.delete(id);
     }
 
-    /// Returns the row as it is now, and whether this turn is all that its execution has so far.
-    fn write_turn(
+    /// Stages the rows of the instance that a turn changes. `found` is what there is of its execution, where that is not
+    /// known from the rows of the instance.
+    fn stage_turn(
         &mut self,
         no: InstanceNo,
-        before: Option<Arc<InstanceRow>>,
-        ack: &TurnAck,
-    ) -> Result<(Option<InstanceRow>, bool), Stop> {
+        id: &Arc<str>,
+        key: InstanceKey,
+        (before, found): (Option<Arc<InstanceRows>>, Option<ExecutionFound>),
+        ack: &mut TurnAck,
+    ) {
         let now_ms = self.now.wall_ms;
-        let Some(id) = self.turns.id(no).cloned() else { return Ok((None, false)) };
-        let connection = self.begin()?;
-        let mut row = write_instance(connection, &id, before.as_deref(), ack, now_ms)?;
+        let mut rows = match before {
+            Some(before) => InstanceRows::clone(&before),
+            None => self.stage_instance(id, key, ack.execution),
+        };
+        let mut update = InstanceUpdate::default();
+        if let Some((name, version)) = ack.name.take() {
+            let named = Identity::Named { name: name.clone(), version: Some(version.clone()) };
+            if rows.identity != named {
+                // Its parent is fixed with its name. Without one it stays invisible to management.
+                update.parent =
+                    ack.parent.take().filter(|_| matches!(rows.identity, Identity::Unnamed { .. }));
+                update.named = Some((name, Some(version)));
+                rows.identity = named;
+            }
+        }
+        let mut execution = match found {
+            Some(found) => found.rows,
+            None if ack.execution == rows.execution => rows.latest.clone(),
+            None => ExecutionRows::default(),
+        };
+        if ack.execution > rows.execution {
+            update.execution = Some(ack.execution);
+            rows.execution = ack.execution;
+        }
+        let is_latest = ack.execution == rows.execution;
         let change = ExecutionChange {
-            instance: row.key,
-            execution: ack.execution,
-            status: ack.status.as_deref(),
-            output: ack.output.as_deref(),
-            pinned: ack.pinned.as_ref(),
+            exists: execution.exists,
+            status: ack.status.clone(),
+            output: ack.output.take(),
+            pinned: ack.pinned.clone(),
             now_ms,
         };
-        let is_known = row.has_execution && ack.execution == row.execution;
-        let complete = !is_known
-            && match row.last_event_of(ack.execution) {
-                Some(last) => last == 0,
-                None => !rows::has_history(connection, row.key, ack.execution)?,
-            };
-        if is_known || !rows::insert_execution(connection, &change)? {
-            rows::update_execution(connection, &change)?;
+        self.staged.put_execution(key, ack.execution, change);
+        execution.exists = true;
+        execution.pinned = ack.pinned.take().or(execution.pinned);
+        let complete = is_latest && execution.last_event == 0;
+        self.stage_events(id, key, ack.execution, &mut execution, &mut ack.history);
+        if let Some(status) = ack.custom_status.take() {
+            update.custom_status = Some(status);
+            update.custom_status_versions = 1;
         }
-        if ack.execution == row.execution {
-            row.has_execution = true;
-            row.pinned = ack.pinned.clone().or(row.pinned);
+        self.staged.update_instance(key, update);
+        rows.may_have_kv |= !ack.kv.is_empty();
+        self.stage_kv(key, std::mem::take(&mut ack.kv));
+        if rows.may_have_kv && ack.status.as_ref().is_some_and(Status::is_end) {
+            self.staged.kv.entry(key).or_default().push(KvOp::Fold);
         }
-        if complete && ack.execution == row.execution {
-            row.last_event = Some(0);
+        if is_latest {
+            if let Identity::Unnamed { is_started } = &mut rows.identity {
+                *is_started |= starts(&ack.history, id, ack.execution);
+            }
+            rows.latest = execution;
         }
-        insert_events(connection, &id, &mut row, ack.execution, &ack.history, now_ms)?;
-        if let Some(status) = &ack.custom_status {
-            rows::set_custom_status(connection, row.key, status.as_deref())?;
-        }
-        write_kv(connection, row.key, &ack.kv, now_ms)?;
-        row.has_kv |= !ack.kv.is_empty();
-        if row.has_kv && matches!(ack.status.as_deref(), Some("Completed" | "ContinuedAsNew" | "Failed")) {
-            rows::kv_fold(connection, row.key)?;
-        }
-        if row.name.is_none() {
-            row.runnable = started_by_hand(connection, &id, &row)?;
-        }
-        Ok((Some(row), complete))
-    }
-
-    /// What an instance's rows are from here on; forgotten if the batch is rolled back.
-    fn learn(&mut self, instance: InstanceNo, standing: Standing) {
-        self.turns.set_standing(instance, standing);
-        self.undo.push(Undo::Learned { instance });
-    }
-
-    /// The rows of the instance that an operation is about.
-    fn standing_of(&mut self, no: InstanceNo) -> Result<Option<Arc<InstanceRow>>, Stop> {
-        let named = self.named(no);
-        self.standing(no).map_err(|error| self.unread(error, || format!("the rows of {named}")))
-    }
-
-    /// The rows of an instance, read once and then kept up to date.
-    pub(super) fn standing(&mut self, no: InstanceNo) -> SqlResult<Option<Arc<InstanceRow>>> {
-        match self.turns.standing(no) {
-            Standing::Present(row) => return Ok(Some(Arc::clone(row))),
-            Standing::Absent => return Ok(None),
-            Standing::Unread => {}
-        }
-        let Some(id) = self.turns.id(no).cloned() else { return Ok(None) };
-        let connection = self.connection.connection();
-        let mut row = rows::instance(connection, &id)?;
-        if let Some(row) = row.as_mut().filter(|row| row.name.is_none()) {
-            row.runnable = started_by_hand(connection, &id, row)?;
-        }
-        let row = row.map(Arc::new);
-        self.learn(no, row.clone().map_or(Standing::Absent, Standing::Present));
-        Ok(row)
+        let (instance, execution, runs) = (Arc::clone(id), ack.execution, std::mem::take(&mut ack.history));
+        self.history_changes.push(HistoryChange::Add { instance, execution, runs, complete });
+        self.learn(no, RowCache::Present(Arc::new(rows)));
     }
 
     pub(super) fn append_history(
         &mut self,
         id: &str,
         execution: u64,
-        runs: &[Arc<Run>],
+        mut runs: Vec<Arc<Run>>,
     ) -> Result<Reply, Stop> {
         let no = self.turns.instance(id);
-        let before = self.standing_of(no)?;
-        if let Some(row) = &before {
-            self.check_events(no, row, execution, runs, false)?;
-        }
-        // Nothing of an instance that is not there is no row: one of an execution that has nothing is damage.
-        if before.is_none() && runs.is_empty() {
-            return Ok(Reply::Done);
-        }
-        let now_ms = self.now.wall_ms;
-        let connection = self.begin()?;
-        let mut row = match before {
-            Some(row) => InstanceRow::clone(&row),
-            None => {
-                let key = rows::insert_instance(connection, id, None, execution, None, now_ms)?;
-                unnamed(key, execution)
-            }
+        let id: Arc<str> = id.into();
+        let before = self.rows_of(no)?;
+        let (key, found) = match &before {
+            Some(rows) => (rows.key, self.check_events(&id, rows, execution, &runs, false)?),
+            // Nothing of an instance that is not there is no row: one of an execution that has nothing is damage.
+            None if runs.is_empty() => return Ok(Reply::Done),
+            None => (self.new_key()?, None),
         };
-        insert_events(connection, id, &mut row, execution, runs, now_ms)?;
-        if row.name.is_none() {
-            row.runnable = started_by_hand(connection, id, &row)?;
+        let mut rows = match before {
+            Some(before) => InstanceRows::clone(&before),
+            None => self.stage_instance(&id, key, execution),
+        };
+        if execution == rows.execution {
+            let mut latest = found.map_or_else(|| rows.latest.clone(), |found| found.rows);
+            self.stage_events(&id, key, execution, &mut latest, &mut runs);
+            if let Identity::Unnamed { is_started } = &mut rows.identity {
+                *is_started |= starts(&runs, &id, execution);
+            }
+            rows.latest = latest;
+        } else {
+            self.stage_events(&id, key, execution, &mut ExecutionRows::default(), &mut runs);
         }
-        self.learn(no, Standing::Present(Arc::new(row)));
-        self.history_changes.push(HistoryChange::Forget { instance: id.into() });
+        self.learn(no, RowCache::Present(Arc::new(rows)));
+        self.history_changes.push(HistoryChange::Forget { instance: id });
         Ok(Reply::Done)
     }
 
+    /// An instance gets its first row. Without a name it stays invisible to management.
+    fn stage_instance(&mut self, id: &Arc<str>, key: InstanceKey, execution: u64) -> InstanceRows {
+        let new = NewInstance { id: Arc::clone(id), execution, created_at_ms: self.now.wall_ms };
+        self.staged.insert_instance(key, new);
+        InstanceRows {
+            key,
+            identity: Identity::Unnamed { is_started: false },
+            execution,
+            latest: ExecutionRows::default(),
+            may_have_kv: false,
+        }
+    }
+
+    fn stage_events(
+        &mut self,
+        id: &str,
+        key: InstanceKey,
+        execution: u64,
+        rows: &mut ExecutionRows,
+        runs: &mut [Arc<Run>],
+    ) {
+        for run in runs {
+            // Nobody else has it yet, so nothing is copied.
+            codec::bind(&mut Arc::make_mut(run).record, id, execution);
+            rows.last_event = rows.last_event.max(run.last_event);
+            self.staged.append(key, execution, Arc::clone(run), self.now.wall_ms);
+        }
+    }
+
+    fn stage_kv(&mut self, key: InstanceKey, changes: Vec<KvChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        let at_ms = self.now.wall_ms;
+        let ops = changes.into_iter().map(|change| match change {
+            KvChange::Set { key, value, at_ms } => KvOp::Set { key, value, at_ms },
+            KvChange::Clear { key } => KvOp::Clear { key, at_ms },
+            KvChange::ClearAll => KvOp::ClearAll { at_ms },
+        });
+        self.staged.kv.entry(key).or_default().extend(ops);
+    }
+
     /// Refuses a run that would write an event id a second time. What comes after the last event there is, which
-    /// is what the runtime writes, needs no look at the rows.
+    /// is what the runtime writes, needs no look at the rows. Gives what was found, if there was a look.
     fn check_events(
         &mut self,
-        no: InstanceNo,
-        row: &InstanceRow,
+        id: &Arc<str>,
+        rows: &InstanceRows,
         execution: u64,
         runs: &[Arc<Run>],
         is_last_word: bool,
-    ) -> Result<(), Stop> {
-        let last_event = row.last_event_of(execution);
+    ) -> Result<Option<ExecutionFound>, Stop> {
+        let Some(wanted) = wanted(rows, execution, runs) else { return Ok(None) };
+        let before = wanted.before.clone();
+        let found = self.execution_of(wanted);
+        let found =
+            found.map_err(|error| unread(error, || format!("the history of instance {id}, execution {execution}")))?;
         for run in runs {
-            if last_event.is_some_and(|last| run.first_event > last) {
-                continue;
-            }
-            let found = rows::overlapping(self.connection.connection(), row.key, execution, run);
-            let named = self.named(no);
-            let found = found.map_err(|error| {
-                self.unread(error, || format!("the history of {named}, execution {execution}"))
-            })?;
+            let asked = before.iter().position(|event| *event == run.last_event);
+            let reaching = asked.and_then(|place| found.before.get(place).copied().flatten());
             let collides = |first| !(is_last_word && first != run.first_event && runs.len() == 1);
-            if let Some((first, last)) = found.filter(|(first, _)| collides(*first)) {
+            if let Some((first, last)) = reaching
+                && last >= run.first_event
+                && collides(first)
+            {
                 let error = Error::refused(format!(
                     "duplicate event: events {}..={} of execution {execution} overlap with the stored {first}..={last}",
                     run.first_event, run.last_event
                 ));
-                let stands = self.turns.id(no).is_some_and(|id| !self.has_changed(id));
-                return Err(Stop::Refused { error, stands });
+                return Err(Stop::Refused { error, stands: !self.has_changed(id) });
             }
         }
-        Ok(())
+        Ok(Some(found))
     }
-
-    fn named(&self, no: InstanceNo) -> String {
-        self.turns.id(no).map_or_else(String::new, |id| format!("instance {id}"))
-    }
-}
-
-fn unnamed(key: i64, execution: u64) -> InstanceRow {
-    InstanceRow {
-        key,
-        name: None,
-        version: None,
-        execution,
-        pinned: None,
-        has_execution: false,
-        has_kv: false,
-        runnable: false,
-        last_event: Some(0),
-    }
-}
-
-fn insert_events(
-    connection: &Connection,
-    id: &str,
-    row: &mut InstanceRow,
-    execution: u64,
-    runs: &[Arc<Run>],
-    now_ms: u64,
-) -> SqlResult<()> {
-    for run in runs {
-        rows::insert_history(connection, row.key, id, execution, run, now_ms)?;
-        if execution == row.execution {
-            row.last_event = row.last_event.map(|last| last.max(run.last_event));
-        }
-    }
-    Ok(())
-}
-
-/// Creates the row of an instance at its first turn, or brings it up to date.
-fn write_instance(
-    connection: &Connection,
-    id: &str,
-    before: Option<&InstanceRow>,
-    ack: &TurnAck,
-    now_ms: u64,
-) -> SqlResult<InstanceRow> {
-    let Some(before) = before else {
-        // Without a name it stays invisible to management, as an instance duroxide knows nothing of.
-        let parent = ack.parent.as_deref().filter(|_| ack.name.is_some());
-        let key = rows::insert_instance(connection, id, ack.name.as_ref(), ack.execution, parent, now_ms)?;
-        let mut row = unnamed(key, ack.execution);
-        if let Some((name, version)) = ack.name.clone() {
-            row = InstanceRow { name: Some(name), version: Some(version), runnable: true, ..row };
-        }
-        return Ok(row);
-    };
-    let mut row = before.clone();
-    if let Some((name, version)) = ack.name.clone() {
-        row = InstanceRow { name: Some(name), version: Some(version), runnable: true, ..row };
-    }
-    if ack.execution > row.execution {
-        row = InstanceRow {
-            execution: ack.execution,
-            pinned: None,
-            has_execution: false,
-            last_event: None,
-            ..row
-        };
-    }
-    if row != *before {
-        rows::update_instance(connection, &row)?;
-        if before.name.is_none()
-            && let Some(parent) = ack.parent.as_deref()
-        {
-            rows::set_parent(connection, row.key, parent)?;
-        }
-    }
-    Ok(row)
-}
-
-fn write_kv(connection: &Connection, key: i64, changes: &[KvChange], now_ms: u64) -> SqlResult<()> {
-    for change in changes {
-        match change {
-            KvChange::Set { key: name, value, at_ms } => rows::kv_set(connection, key, name, value, *at_ms)?,
-            KvChange::Clear { key: name } => rows::kv_clear(connection, key, Some(name), now_ms)?,
-            KvChange::ClearAll => rows::kv_clear(connection, key, None, now_ms)?,
-        }
-    }
-    Ok(())
-}
-
-/// Whether an instance without a name has a start in a history that was appended by hand: the one case in
-/// which the writer decodes events. What does not decode starts nothing.
-fn started_by_hand(connection: &Connection, id: &str, row: &InstanceRow) -> SqlResult<bool> {
-    let mut events = Vec::new();
-    for stored in rows::history(connection, row.key, id, row.execution)? {
-        if codec::decode_events(&stored.record, &mut events).is_err() {
-            return Ok(false);
-        }
-    }
-    Ok(events.iter().any(|event| matches!(event.kind, EventKind::OrchestrationStarted { .. })))
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{Engine, TurnLease};
 use crate::queue::{
-    InstanceNo, LeaseNo, Message, MessageId, MessageKind, Schedule, Standing, WorkEntry, WorkId,
+    InstanceNo, LeaseNo, Message, MessageId, MessageKind, RowCache, Schedule, WorkEntry, WorkId,
 };
 
 /// One change of memory.
@@ -111,8 +111,7 @@ impl Engine {
     pub(super) fn undo_batch(&mut self) {
         // What was committed before is still true.
         self.history_changes.clear();
-        self.message_changes.rolled_back();
-        self.work_changes.rolled_back();
+        self.staged.rolled_back();
         for undo in std::mem::take(&mut self.undo).into_iter().rev() {
             self.undo_one(undo);
         }
@@ -132,7 +131,7 @@ impl Engine {
                 self.turns.take_delayed(&instance, id);
             }
             Undo::DroppedDelayed { instance, id, due_ms } => self.turns.delay(&instance, id, due_ms),
-            Undo::Learned { instance } => self.turns.set_standing(instance, Standing::Unread),
+            Undo::Learned { instance } => self.turns.set_rows(instance, RowCache::Unread),
             Undo::TurnGranted(no) => {
                 let Some((_, lease)) = self.turn_leases.end(no) else { return };
                 self.turns.release(lease.instance);
@@ -186,11 +185,11 @@ impl Engine {
             }
             // Until it is committed.
             Undo::MessageTakenBack { id, schedule } => {
-                self.message_changes.set_attempt(id, schedule);
+                self.staged.messages.set_attempt(id, schedule);
                 self.undo.push(Undo::MessageTakenBack { id, schedule });
             }
             Undo::WorkTakenBack { id, schedule } => {
-                self.work_changes.set_attempt(id, schedule);
+                self.staged.work.set_attempt(id, schedule);
                 self.undo.push(Undo::WorkTakenBack { id, schedule });
             }
         }

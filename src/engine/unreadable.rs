@@ -2,21 +2,22 @@
 //!
 //! A row that is damaged stops nobody but those that need it. A queued row is *set aside*: it stays in the file as it
 //! is, untouched, nobody is given it, and it is logged and counted. A history is delivered as an error, so that the
-//! runtime can end its instance. An instance whose own rows are damaged is held back. (A transaction in which SQLite has
-//! met damage can write nothing any more. If one was open, its batch is rolled back, once: what was found is remembered.)
+//! runtime can end its instance. An instance whose own rows are damaged is held back. (What cannot be deleted is found when
+//! the batch is written, which is then rolled back, once: what was found is remembered.)
 //!
 //! A read that fails for another reason (an I/O error) may work the next time. The fetch that needed it hears of it
 //! and may try again; what fails again and again is held back for a while, so that one bad sector does not stop
 //! everything behind it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, Stop, TurnLease, queued};
+use super::{Engine, Stop, TurnLease};
 use crate::buffer::Counters;
 use crate::error::{Cause, Error};
-use crate::queue::{InstanceNo, WorkId};
+use crate::queue::{InstanceNo, MessageId, WorkId};
+use crate::rows::Damaged;
 
 /// How long something is held back whose reads fail without its being damaged.
 const HELD_BACK: Duration = Duration::from_secs(10);
@@ -27,24 +28,22 @@ const TRIES_MAX: u32 = 5;
 /// How many of them are remembered: enough for a bad sector or two. A disk on which more fails has other troubles.
 const SUSPECTS_MAX: usize = 64;
 
+/// How many queued rows that cannot be deleted are remembered.
+const UNDELETABLE_MAX: usize = 4096;
+
 /// How many histories that were found damaged are remembered.
 const DAMAGED_HISTORIES_MAX: usize = 1024;
 
 /// What could not be deleted, because it is damaged.
 #[derive(Default)]
 pub(super) struct Undeletable {
-    pub(super) messages: queued::Undeletable,
-    pub(super) work: queued::Undeletable,
+    pub(super) messages: HashSet<MessageId>,
+    pub(super) work: HashSet<WorkId>,
     /// Instances, with what was found.
     instances: HashMap<String, Error>,
 }
 
 impl Undeletable {
-    /// How many queued rows there are among them.
-    pub(super) fn queued(&self) -> u64 {
-        (self.messages.len() + self.work.len()) as u64
-    }
-
     /// Whether it is a queued row, of which it is known already.
     fn has(&self, table: &str, id: i64) -> bool {
         let rows = if table == "work" { &self.work } else { &self.messages };
@@ -65,10 +64,10 @@ impl Engine {
     pub(super) fn hold_back_turn(
         &mut self,
         instance: InstanceNo,
-        error: rusqlite::Error,
-    ) -> Result<Option<Error>, Error> {
-        let until = match self.verdict(Suspect::Instance(instance), error)? {
-            Verdict::Retry(error) => return Ok(Some(error)),
+        error: Error,
+    ) -> Option<Error> {
+        let until = match self.verdict(Suspect::Instance(instance), error) {
+            Verdict::Retry(error) => return Some(error),
             Verdict::HoldBack { until, error } => {
                 if let Some(id) = self.turns.id(instance).cloned() {
                     tracing::error!(instance = %id, %error, "an instance is held back: it cannot be read");
@@ -80,18 +79,14 @@ impl Engine {
         let lease = self.new_lease();
         let messages = self.turns.lease(instance, lease);
         self.turn_leases.grant(lease, until, TurnLease { instance, messages });
-        Ok(None)
+        None
     }
 
     /// The same for an activity.
-    pub(super) fn hold_back_work(
-        &mut self,
-        id: WorkId,
-        error: rusqlite::Error,
-    ) -> Result<Option<Error>, Error> {
+    pub(super) fn hold_back_work(&mut self, id: WorkId, error: Error) -> Option<Error> {
         let instance = self.work.get(id).map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.instance));
-        match self.verdict(Suspect::Work(id), error)? {
-            Verdict::Retry(error) => return Ok(Some(error)),
+        match self.verdict(Suspect::Work(id), error) {
+            Verdict::Retry(error) => return Some(error),
             Verdict::HoldBack { until: Duration::MAX, error } => {
                 // Out of memory, so that nobody touches its row.
                 self.work.remove(id);
@@ -104,7 +99,7 @@ impl Engine {
                 self.work_leases.grant(lease, until, id);
             }
         }
-        Ok(None)
+        None
     }
 
     /// A queued row is damaged: whoever called has seen to it that nobody is given it any more.
@@ -139,6 +134,20 @@ impl Engine {
         }
     }
 
+    /// A queued row cannot be deleted. It stays where it is from now on.
+    pub(super) fn note_undeletable_row(&mut self, row: Damaged, error: &Error) {
+        let (table, id, rows) = match row {
+            Damaged::Message(id) => ("messages", id, &mut self.undeletable.messages),
+            Damaged::Work(id) => ("work", id, &mut self.undeletable.work),
+            // Whoever deletes one says so.
+            Damaged::Instance { .. } => return,
+        };
+        if rows.len() < UNDELETABLE_MAX && rows.insert(id) {
+            tracing::error!(table, id, %error, "a row cannot be deleted: it is damaged, and stays as it is");
+            Counters::add(&self.counters.set_aside, 1);
+        }
+    }
+
     /// Why an instance cannot be deleted, if that is known.
     pub(super) fn undeletable(&self, id: &str) -> Option<Stop> {
         let error = self.undeletable.instances.get(id)?.clone();
@@ -167,17 +176,11 @@ impl Engine {
         error
     }
 
-    fn verdict(&mut self, suspect: Suspect, error: rusqlite::Error) -> Result<Verdict, Error> {
-        let error = Error::from(error);
-        if self.has_begun && !self.connection.is_in_transaction() {
-            // SQLite has given up the batch with it.
-            return Err(error);
-        }
+    fn verdict(&mut self, suspect: Suspect, error: Error) -> Verdict {
         if error.is_damage() {
-            self.met_damage |= self.connection.is_in_transaction();
             let counted = matches!(suspect, Suspect::Work(id) if self.undeletable.has("work", id));
             Counters::add(&self.counters.set_aside, u64::from(!counted));
-            return Ok(Verdict::HoldBack { until: Duration::MAX, error });
+            return Verdict::HoldBack { until: Duration::MAX, error };
         }
         if self.suspects.len() >= SUSPECTS_MAX {
             self.suspects.clear();
@@ -186,9 +189,9 @@ impl Engine {
         *tries += 1;
         if *tries > TRIES_MAX {
             *tries = 0;
-            return Ok(Verdict::HoldBack { until: self.now.monotonic.saturating_add(HELD_BACK), error });
+            return Verdict::HoldBack { until: self.now.monotonic.saturating_add(HELD_BACK), error };
         }
-        Ok(Verdict::Retry(Error::RolledBack { source: Arc::new(error) }))
+        Verdict::Retry(Error::RolledBack { source: Arc::new(error) })
     }
 }
 

@@ -113,13 +113,7 @@ impl EngineByHand {
     /// As [`Options::open`].
     pub fn open(file: Option<&Path>, options: &Options) -> Result<Self, Error> {
         let location = location(file);
-        let engine = Engine::open(
-            opening(&location, options),
-            options.clock_or_system(),
-            Arc::default(),
-            Arc::default(),
-            Arc::default(),
-        )?;
+        let (engine, _shared) = provider::open_engine(opening(&location, options))?;
         Ok(Self { engine, next_fetch: 0 })
     }
 

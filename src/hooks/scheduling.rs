@@ -6,17 +6,30 @@ use std::time::Duration;
 use duroxide::providers::TagFilter;
 
 use crate::queue::{
-    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, Schedule, Standing, Turns,
+    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, RowCache, Runs, Schedule, Turns,
     VISIBLE, Wants, Work, WorkEntry, WorkFetches, WorkId,
 };
 
 const NOW: Now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_000 };
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Instances without rows.
+struct NoRows;
+
+impl Runs for NoRows {
+    fn is_runnable(&self) -> bool {
+        false
+    }
+
+    fn pinned(&self) -> Option<&semver::Version> {
+        None
+    }
+}
+
 /// Both queues, their leases, and the fetches that wait.
 #[derive(Default)]
 pub struct Scheduling {
-    turns: Turns,
+    turns: Turns<NoRows>,
     turn_leases: Leases<InstanceNo>,
     work: Work,
     work_leases: Leases<WorkId>,
@@ -35,7 +48,7 @@ impl Scheduling {
     pub fn push_turn(&mut self, instance: &str) {
         let id = self.next().cast_signed();
         let no = self.turns.instance(instance);
-        self.turns.set_standing(no, Standing::Absent);
+        self.turns.set_rows(no, RowCache::Absent);
         let message = Message { visible_at_ms: VISIBLE, attempt: 0, kind: MessageKind::Start, body: None };
         self.turns.push(no, id, message, NOW);
     }

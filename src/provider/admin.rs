@@ -9,8 +9,9 @@ use duroxide::providers::{
 
 use super::contract::named;
 use super::{Forebay, Seen, provider_error};
-use crate::engine::{Op, Reply, reads};
+use crate::engine::{Op, Reply};
 use crate::error::Error;
+use crate::rows::Reads;
 
 impl Forebay {
     async fn delete(&self, op: Op) -> Result<DeleteInstanceResult, Error> {
@@ -37,14 +38,14 @@ impl ProviderAdmin for Forebay {
     async fn list_instances(&self) -> Result<Vec<String>, ProviderError> {
         named!(
             "list_instances",
-            self.read(Seen::Anything, |connection| reads::list_instances(connection, None)).await
+            self.read(Seen::Anything, |rows| rows.list_instances(None)).await
         )
     }
 
     async fn list_instances_by_status(&self, status: &str) -> Result<Vec<String>, ProviderError> {
         let status = status.to_owned();
         named!("list_instances_by_status", {
-            self.read(Seen::Anything, move |connection| reads::list_instances(connection, Some(&status)))
+            self.read(Seen::Anything, move |rows| rows.list_instances(Some(&status)))
                 .await
         })
     }
@@ -53,7 +54,7 @@ impl ProviderAdmin for Forebay {
         let id = instance.to_owned();
         named!(
             "list_executions",
-            self.read(Seen::Instance(instance), move |connection| reads::list_executions(connection, &id))
+            self.read(Seen::Instance(instance), move |rows| rows.list_executions(&id))
                 .await
         )
     }
@@ -73,8 +74,8 @@ impl ProviderAdmin for Forebay {
     async fn latest_execution_id(&self, instance: &str) -> Result<u64, ProviderError> {
         let id = instance.to_owned();
         named!("latest_execution_id", {
-            self.read_point(Seen::Instance(instance), move |connection| {
-                reads::latest_execution(connection, &id)
+            self.read_point(Seen::Instance(instance), move |rows| {
+                rows.latest_execution(&id)
             })
             .await
         })
@@ -84,7 +85,7 @@ impl ProviderAdmin for Forebay {
         let id = instance.to_owned();
         named!("get_instance_info", {
             let info = self
-                .read_point(Seen::Instance(instance), move |connection| reads::instance_info(connection, &id))
+                .read_point(Seen::Instance(instance), move |rows| rows.instance_info(&id))
                 .await?;
             info.ok_or_else(|| not_found(format_args!("instance {instance}")))
         })
@@ -97,14 +98,14 @@ impl ProviderAdmin for Forebay {
     ) -> Result<ExecutionInfo, ProviderError> {
         let id = instance.to_owned();
         named!("get_execution_info", {
-            let read = move |connection: &_| reads::execution_info(connection, &id, execution_id);
+            let read = move |rows: &dyn Reads| rows.execution_info(&id, execution_id);
             let info = self.read(Seen::Instance(instance), read).await?;
             info.ok_or_else(|| not_found(format_args!("execution {execution_id} of instance {instance}")))
         })
     }
 
     async fn get_system_metrics(&self) -> Result<SystemMetrics, ProviderError> {
-        named!("get_system_metrics", self.read(Seen::Anything, reads::system_metrics).await)
+        named!("get_system_metrics", self.read(Seen::Anything, |rows| rows.system_metrics()).await)
     }
 
     async fn get_queue_depths(&self) -> Result<QueueDepths, ProviderError> {
@@ -120,7 +121,7 @@ impl ProviderAdmin for Forebay {
         let id = instance_id.to_owned();
         named!(
             "list_children",
-            self.read(Seen::Anything, move |connection| reads::list_children(connection, &id)).await
+            self.read(Seen::Anything, move |rows| rows.list_children(&id)).await
         )
     }
 
@@ -128,7 +129,7 @@ impl ProviderAdmin for Forebay {
         let id = instance_id.to_owned();
         named!("get_parent_id", {
             let parent = self
-                .read_point(Seen::Instance(instance_id), move |connection| reads::parent(connection, &id))
+                .read_point(Seen::Instance(instance_id), move |rows| rows.parent(&id))
                 .await?;
             parent.ok_or_else(|| not_found(format_args!("instance {instance_id}")))
         })

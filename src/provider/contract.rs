@@ -15,7 +15,7 @@ use super::encode::{self, Encoder, Turn};
 use super::{Forebay, Seen, decode, provider_error};
 use crate::engine::returns::FetchGuard;
 use crate::engine::{
-    Abandon, FetchTurn, FetchWork, Op, Renew, Reply, TurnGrant, Visible, WorkGrant, invalid_token, reads,
+    Abandon, FetchTurn, FetchWork, Op, Renew, Reply, TurnGrant, Visible, WorkGrant, invalid_token,
 };
 use crate::error::Error;
 use crate::queue::{FetchNo, LeaseNo};
@@ -99,9 +99,9 @@ impl Forebay {
         }
         let id = instance.to_owned();
         // Decoded where it is read: a long history is work for a blocking thread too.
-        let decoded = self.read(Seen::Instance(instance), move |connection| {
-            let (execution, rows) = reads::history(connection, &id, execution)?;
-            Ok(decode::events(&id, execution, &rows))
+        let decoded = self.read(Seen::Instance(instance), move |rows| {
+            let (execution, history) = rows.history(&id, execution)?;
+            Ok(decode::events(&id, execution, &history))
         });
         decoded.await?
     }
@@ -109,7 +109,7 @@ impl Forebay {
     async fn stats_of(&self, instance: &str) -> Result<Option<SystemStats>, Error> {
         let id = instance.to_owned();
         let stats = self
-            .read(Seen::Instance(instance), move |connection| reads::instance_stats(connection, &id))
+            .read(Seen::Instance(instance), move |rows| rows.instance_stats(&id))
             .await?;
         let Some(stats) = stats else { return Ok(None) };
         let first = decode::events(instance, stats.execution, stats.first.as_slice())?;
@@ -350,8 +350,8 @@ impl Provider for Forebay {
     ) -> Result<Option<(Option<String>, u64)>, ProviderError> {
         let id = instance.to_owned();
         named!("get_custom_status", {
-            self.read_point(Seen::Instance(instance), move |connection| {
-                reads::custom_status(connection, &id, last_seen_version)
+            self.read_point(Seen::Instance(instance), move |rows| {
+                rows.custom_status(&id, last_seen_version)
             })
             .await
         })
@@ -360,8 +360,8 @@ impl Provider for Forebay {
     async fn get_kv_value(&self, instance: &str, key: &str) -> Result<Option<String>, ProviderError> {
         let (id, key) = (instance.to_owned(), key.to_owned());
         named!("get_kv_value", {
-            self.read_point(Seen::Instance(instance), move |connection| {
-                reads::kv_value(connection, &id, &key)
+            self.read_point(Seen::Instance(instance), move |rows| {
+                rows.kv_value(&id, &key)
             })
             .await
         })
@@ -370,7 +370,7 @@ impl Provider for Forebay {
     async fn get_kv_all_values(&self, instance: &str) -> Result<HashMap<String, String>, ProviderError> {
         let id = instance.to_owned();
         named!("get_kv_all_values", {
-            self.read_point(Seen::Instance(instance), move |connection| reads::kv_all(connection, &id)).await
+            self.read_point(Seen::Instance(instance), move |rows| rows.kv_all(&id)).await
         })
     }
 

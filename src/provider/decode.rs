@@ -7,9 +7,9 @@ use duroxide::{Event, EventKind, INITIAL_EXECUTION_ID};
 
 use super::encode::destination;
 use crate::codec;
-use crate::engine::reads::UNKNOWN_VERSION;
-use crate::engine::{GrantBody, MessageRow, Run, TurnGrant, WorkRow};
+use crate::engine::{GrantBody, TurnGrant};
 use crate::error::{Cause, Error};
+use crate::rows::{MessageRow, Run, UNKNOWN_VERSION, WorkRow};
 
 /// The events of one execution, in order.
 pub(super) fn events(instance: &str, execution: u64, rows: &[Arc<Run>]) -> Result<Vec<Event>, Error> {
@@ -33,7 +33,7 @@ pub(super) fn events(instance: &str, execution: u64, rows: &[Arc<Run>]) -> Resul
         }
         last = row.last_event;
         let before = events.len();
-        codec::decode_events(&row.record, &mut events).map_err(|source| corrupt(Arc::new(source)))?;
+        codec::decode_bound_events(&row.record, instance, execution, &mut events).map_err(|source| corrupt(Arc::new(source)))?;
         // The columns beside a record have no checksum. IMPORTANT: only the ids can be held against them: events
         // may name another instance than the one they were written to (duroxide's own validations do that).
         if !events[before..].iter().map(Event::event_id).eq(row.first_event..=row.last_event) {
@@ -165,7 +165,8 @@ mod tests {
     fn run(ids: std::ops::RangeInclusive<u64>) -> Arc<Run> {
         let event = |id| Event::with_event_id(id, "a", 1, None, EventKind::KeyValuesCleared);
         let events: Vec<Event> = ids.clone().map(event).collect();
-        let record = codec::encode_events(&events, usize::MAX).expect("it is small");
+        let mut record = codec::encode_events(&events, usize::MAX).expect("it is small");
+        codec::bind(&mut record, "a", 1);
         Arc::new(Run { first_event: *ids.start(), last_event: *ids.end(), record })
     }
 

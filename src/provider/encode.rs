@@ -7,9 +7,10 @@ use duroxide::providers::{ExecutionMetadata, ScheduledActivityIdentifier, WorkIt
 use duroxide::{Event, EventKind};
 
 use crate::codec::{self, EncodeError};
-use crate::engine::{KvChange, NewMessage, NewWork, Run, TurnAck, Visible};
+use crate::engine::{KvChange, NewMessage, NewWork, TurnAck, Visible};
 use crate::error::Error;
 use crate::queue::{LeaseNo, MessageKind};
+use crate::rows::{Run, Status};
 
 /// Histories are read in the order of SQLite's integers, which are signed.
 const EVENT_ID_MAX: u64 = i64::MAX as u64;
@@ -185,7 +186,7 @@ impl Turn {
             work: work.map(|(item, record)| new_work(item, record)).collect::<Result<_, _>>()?,
             cancelled: cancelled.into_iter().map(|a| (a.instance, a.execution_id, a.activity_id)).collect(),
             messages: messages.map(|(item, record)| produced(item, record)).collect::<Result<_, _>>()?,
-            status,
+            status: status.as_deref().map(Status::from),
             output,
             name: orchestration_name.zip(orchestration_version),
             parent: parent_instance_id,

@@ -18,15 +18,17 @@ use duroxide::providers::ProviderError;
 #[cfg(feature = "test-hooks")]
 pub(crate) use encode::{Encoder, Turn, produced};
 use parking_lot::Mutex;
+#[cfg(feature = "test-hooks")]
 use rusqlite::Connection;
 
 use crate::buffer::Stats;
 use crate::clock::Clock;
 use crate::database::{Database, Opening};
 use crate::engine::returns::Returns;
-use crate::engine::{Changed, Engine, Histories, Op, Reply, Submitted, Tokens};
+use crate::engine::{Changed, Engine, Histories, Kept, Op, Reply, Submitted, Tokens};
 use crate::error::Error;
 use crate::options::Options;
+use crate::rows::Reads;
 use crate::sqlite::Readers;
 
 /// duroxide's storage on one SQLite file, or in memory.
@@ -93,7 +95,7 @@ pub struct Forebay {
 }
 
 /// What handles share with the engine besides its buffer.
-struct Shared {
+pub(crate) struct Shared {
     returns: Arc<Returns>,
     histories: Arc<Histories>,
     changed: Arc<Changed>,
@@ -149,7 +151,9 @@ impl Forebay {
         &self,
         with: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (op, answer) = read_op(with);
+        let answer = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&answer);
+        let op = Op::OnConnection(Box::new(move |connection| *slot.lock() = Some(with(connection))));
         crate::sync::block_on(self.submit(op, 0))?;
         // Whatever was done to the rows, what is read next comes from them.
         self.database.shared.histories.clear();
@@ -168,13 +172,13 @@ impl Forebay {
     async fn read<T: Send + 'static>(
         &self,
         seen: Seen<'_>,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&dyn Reads) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
         if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
-        let result = readers.run(move |connection| Ok(read(connection)?)).await;
+        let result = readers.run(move |connection| read(connection)).await;
         self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 
@@ -192,13 +196,13 @@ impl Forebay {
     async fn read_point<T: Send + 'static>(
         &self,
         seen: Seen<'_>,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&dyn Reads) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(readers) = &self.database.readers else { return self.read_through_writer(read).await };
         if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
-        let result = match readers.with_idle(move |connection| Ok(read(connection)?)) {
+        let result = match readers.with_idle(move |connection| read(connection)) {
             Ok(result) => result,
             Err(read) => readers.run(read).await,
         };
@@ -207,12 +211,12 @@ impl Forebay {
 
     async fn read_through_writer<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&dyn Reads) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (op, answer) = read_op(read);
         self.submit(op, 0).await?;
         let answered = answer.lock().take();
-        Ok(answered.ok_or(Error::Closed)??)
+        answered.ok_or(Error::Closed)?
     }
 }
 
@@ -238,11 +242,11 @@ fn name_damage(error: Error, seen: Seen<'_>) -> Error {
 
 /// A read as an operation, and where its answer will be.
 fn read_op<T: Send + 'static>(
-    read: impl FnOnce(&Connection) -> T + Send + 'static,
+    read: impl FnOnce(&dyn Reads) -> T + Send + 'static,
 ) -> (Op, Arc<Mutex<Option<T>>>) {
     let answer = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&answer);
-    (Op::Read(Box::new(move |connection| *slot.lock() = Some(read(connection)))), answer)
+    (Op::Read(Box::new(move |rows| *slot.lock() = Some(read(rows)))), answer)
 }
 
 impl std::fmt::Debug for Forebay {
@@ -259,7 +263,25 @@ pub(crate) fn open_memory(options: Options) -> Result<Forebay, Error> {
     Ok(started(Database::open_memory(options, open_engine)?))
 }
 
-fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
+/// Over maps instead of SQLite.
+#[cfg(feature = "test-hooks")]
+pub(crate) fn open_maps(kept: &crate::rows::maps::Kept, options: Options) -> Result<Forebay, Error> {
+    let open = |opening: Opening<'_>| {
+        let (shared, kept_by_engine) = shared(&opening);
+        let store = Box::new(crate::rows::maps::Maps::open(kept));
+        Ok((Engine::over(store, opening.options.sync_acks, kept_by_engine)?, shared))
+    };
+    Ok(started(Database::open_memory(options, open)?))
+}
+
+/// An engine on SQLite.
+pub(crate) fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
+    let (shared, kept) = shared(&opening);
+    Ok((Engine::open(opening, kept)?, shared))
+}
+
+/// What the handles and the engine have in common.
+fn shared(opening: &Opening<'_>) -> (Shared, Kept) {
     let clock = opening.options.clock_or_system();
     let shared = Shared {
         returns: Arc::default(),
@@ -270,10 +292,16 @@ fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
         next_fetch: AtomicU64::new(0),
         clock,
     };
-    let (returns, histories) = (Arc::clone(&shared.returns), Arc::clone(&shared.histories));
-    let (clock, changed) = (Arc::clone(&shared.clock), Arc::clone(&shared.changed));
-    let engine = Engine::open(opening, clock, returns, histories, changed)?;
-    Ok((engine, shared))
+    let kept = Kept {
+        clock: Arc::clone(&shared.clock),
+        returns: Arc::clone(&shared.returns),
+        histories: Arc::clone(&shared.histories),
+        changed: Arc::clone(&shared.changed),
+        horizon: Arc::clone(&opening.horizon),
+        counters: Arc::clone(&opening.counters),
+        held: opening.held.clone(),
+    };
+    (shared, kept)
 }
 
 /// Connects what wakes the writer beside the channel: dropped futures, and a clock moved by hand. A second

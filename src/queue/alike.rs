@@ -43,10 +43,6 @@ impl<K: Ord + Clone, F> ParkedAlike<K, F> {
         Some(fetch)
     }
 
-    pub(crate) fn get(&self, no: FetchNo) -> Option<&F> {
-        self.fetches.get(no).map(|(.., fetch)| fetch)
-    }
-
     /// The fetch has left the list: its group goes on with the next one.
     fn leave(&mut self, no: FetchNo, accepts: &K) {
         let Some(group) = self.groups.get_mut(accepts) else { return };
@@ -102,8 +98,8 @@ impl<K: Ord + Clone, F> ParkedAlike<K, F> {
         self.fetches.next_deadline()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.fetches.is_empty()
+    pub(crate) fn len(&self) -> usize {
+        self.fetches.len()
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = F> + use<K, F> {

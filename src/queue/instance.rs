@@ -1,4 +1,4 @@
-//! One instance as the orchestrator queue knows it: its visible messages, its rows, and where it is listed.
+//! One instance as the orchestrator queue knows it: its visible messages, what is known of its rows, and where it is listed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,40 +27,32 @@ pub(crate) struct Message {
     pub(crate) body: Option<Body>,
 }
 
-/// The rows of an instance, as far as scheduling and a fetch need them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct InstanceRow {
-    pub(crate) key: i64,
-    /// `None` for an instance that so far only has history appended by hand.
-    pub(crate) name: Option<String>,
-    pub(crate) version: Option<String>,
-    pub(crate) execution: u64,
-    /// The duroxide version the current execution is pinned to.
-    pub(crate) pinned: Option<Version>,
-    /// Whether the current execution has a row of its own.
-    pub(crate) has_execution: bool,
-    /// Whether there may be key-values.
-    pub(crate) has_kv: bool,
-    /// Whether a turn can run on these rows alone.
-    pub(crate) runnable: bool,
-    /// The last event stored of the current execution; `None` if nobody has looked.
-    pub(crate) last_event: Option<u64>,
+/// What is kept with an instance: scheduling asks no more of it than this.
+pub(crate) trait Runs {
+    /// Whether a turn can run on it without a start among its messages.
+    fn is_runnable(&self) -> bool;
+
+    /// The duroxide version it is pinned to.
+    fn pinned(&self) -> Option<&Version>;
 }
 
-impl InstanceRow {
-    /// The last event stored of an execution; 0 if it has none, `None` if nobody has looked.
-    pub(crate) fn last_event_of(&self, execution: u64) -> Option<u64> {
-        self.last_event.filter(|_| execution == self.execution)
+impl<R: Runs> Runs for Arc<R> {
+    fn is_runnable(&self) -> bool {
+        R::is_runnable(self)
+    }
+
+    fn pinned(&self) -> Option<&Version> {
+        R::pinned(self)
     }
 }
 
 /// What is known of the rows of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Standing {
+pub(crate) enum RowCache<R> {
     #[default]
     Unread,
     Absent,
-    Present(Arc<InstanceRow>),
+    Present(R),
 }
 
 /// Where an instance is listed.
@@ -74,13 +66,13 @@ pub(super) enum Listed {
 }
 
 #[derive(Debug)]
-pub(super) struct Instance {
+pub(super) struct Instance<R> {
     pub(super) id: Arc<str>,
-    pub(super) standing: Standing,
+    pub(super) rows: RowCache<R>,
     pub(super) visible: Visible,
     pub(super) lease: Option<LeaseNo>,
     pub(super) listed: Listed,
-    /// In the list of instances kept only for their standing.
+    /// In the list of instances kept only for what is known of their rows.
     pub(super) resting: bool,
 }
 
@@ -124,12 +116,12 @@ impl Visible {
     }
 }
 
-impl Instance {
+impl<R: Runs> Instance<R> {
     /// One without messages, of which nothing is known.
     pub(super) fn new(id: Arc<str>) -> Self {
         Self {
             id,
-            standing: Standing::Unread,
+            rows: RowCache::Unread,
             visible: Visible::default(),
             lease: None,
             listed: Listed::Nowhere,
@@ -145,10 +137,10 @@ impl Instance {
         let Some(head) = self.visible.head().filter(|_| self.lease.is_none()) else {
             return Listed::Nowhere;
         };
-        match &self.standing {
-            Standing::Unread => Listed::Unread(head),
-            Standing::Present(row) if row.runnable => Listed::Ready(row.pinned.clone(), head),
-            Standing::Present(_) | Standing::Absent => {
+        match &self.rows {
+            RowCache::Unread => Listed::Unread(head),
+            RowCache::Present(rows) if rows.is_runnable() => Listed::Ready(rows.pinned().cloned(), head),
+            RowCache::Present(_) | RowCache::Absent => {
                 if self.visible.starts > 0 {
                     Listed::Ready(None, head)
                 } else if self.visible.events == self.visible.messages.len() {

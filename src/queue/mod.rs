@@ -1,9 +1,8 @@
 //! The scheduling state: ready work, timers, leases, sessions, parked fetches. No I/O, and time is an
 //! argument, so it can be driven a million steps a second by a property test.
 //!
-//! SQLite owns what must survive; everything here is rebuilt from its rows at open and after a batch that
-//! was rolled back. What the rows must learn of a batch (inserted, tried once more, gone) is staged in
-//! [`Changes`] as its net effect: a message inserted and leased in one batch is one INSERT with attempt 1.
+//! The rows own what must survive; everything here is built from them at open. What the rows must learn of a batch is
+//! staged elsewhere (`rows/`): this knows of no table.
 //!
 //! ```text
 //!   turns.rs     messages → which instance can have a turn    instance.rs  one of them
@@ -11,13 +10,11 @@
 //!   work.rs      activities: which are ready, leased, delayed       sessions.rs  who owns a session
 //!   lanes.rs     the ready ones by session owner and tag            bodies.rs    items kept beside their rows
 //!   parked.rs    fetches that wait      alike.rs  for turns, in groups      work_fetches.rs  for activities
-//!   leases.rs    tokens and their expiry                            changes.rs   net effect on the rows
+//!   leases.rs    tokens and their expiry
 //! ```
 
-mod ahead;
 mod alike;
 mod bodies;
-mod changes;
 mod delayed;
 mod instance;
 mod lanes;
@@ -34,8 +31,7 @@ use std::time::Duration;
 
 pub(crate) use alike::ParkedAlike;
 pub(crate) use bodies::{Body, BodyBudget};
-pub(crate) use changes::{Change, Changes, Schedule};
-pub(crate) use instance::{InstanceRow, Message, MessageKind, Standing};
+pub(crate) use instance::{Message, MessageKind, RowCache, Runs};
 pub(crate) use leases::{LeaseNo, Leases};
 pub(crate) use parked::{FetchNo, Parked};
 pub(crate) use turns::{InstanceNo, Next, Turns};
@@ -50,6 +46,15 @@ pub(crate) type WorkId = i64;
 /// The `visible_at_ms` of what is visible whatever the wall clock says: it was never delayed, or it has fallen
 /// due. A clock that is set back afterwards must not make it wait.
 pub(crate) const VISIBLE: u64 = 0;
+
+/// What of a queued item changes while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// Milliseconds of wall time, or [`VISIBLE`].
+    pub(crate) visible_at_ms: u64,
+    /// How often it has been given to somebody.
+    pub(crate) attempt: u32,
+}
 
 /// The instant a batch runs at: read once a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -95,6 +95,10 @@ impl<F> Parked<F> {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

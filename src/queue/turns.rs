@@ -4,7 +4,7 @@
 //! visible start. Ready instances are kept by the duroxide version they are pinned to, so a dispatcher that
 //! cannot replay some of them finds the oldest of the others without walking past those.
 //!
-//! Whether an instance has rows is unknown until the engine looked ([`Standing::Unread`]); it looks only when
+//! Whether an instance has rows is unknown until the engine looked ([`RowCache::Unread`]); it looks only when
 //! somebody wants a turn, and this instance would be next if it is ready ([`Turns::next`]).
 //!
 //! A message that waits for its time makes no instance known: see `delayed.rs`.
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use semver::Version;
 
 use super::delayed::Delayed;
-use super::instance::{Instance, Listed, Message, Standing};
+use super::instance::{Instance, Listed, Message, RowCache, Runs};
 use super::{LeaseNo, MessageId, Now, VISIBLE};
 
 /// Numbers the instances known in memory. Never reused, so a stale one finds nothing.
@@ -35,13 +35,13 @@ pub(crate) enum Next {
     Nothing,
 }
 
-/// Instances without messages or lease whose standing is kept anyway, to spare the next look at their rows.
+/// Instances without messages or lease of which what is known is kept anyway, to spare the next look at their rows.
 pub(super) const RESTING_MAX: usize = 4096;
 
 /// The messages of all instances.
-#[derive(Debug, Default)]
-pub(crate) struct Turns {
-    instances: HashMap<InstanceNo, Instance>,
+#[derive(Debug)]
+pub(crate) struct Turns<R> {
+    instances: HashMap<InstanceNo, Instance<R>>,
     by_id: HashMap<Arc<str>, InstanceNo>,
     next_no: InstanceNo,
     unread: BTreeSet<(MessageId, InstanceNo)>,
@@ -57,7 +57,26 @@ pub(crate) struct Turns {
     newly_unread: usize,
 }
 
-impl Turns {
+impl<R> Default for Turns<R> {
+    fn default() -> Self {
+        Self {
+            instances: HashMap::new(),
+            by_id: HashMap::new(),
+            next_no: 0,
+            unread: BTreeSet::new(),
+            ready: BTreeMap::new(),
+            orphaned: BTreeSet::new(),
+            resting: VecDeque::new(),
+            messages: 0,
+            delayed: Delayed::default(),
+            hashes: RandomState::new(),
+            news: false,
+            newly_unread: 0,
+        }
+    }
+}
+
+impl<R: Runs> Turns<R> {
     /// The instance called `id`, made known if it was not.
     pub(crate) fn instance(&mut self, id: &str) -> InstanceNo {
         if let Some(no) = self.by_id.get(id) {
@@ -84,13 +103,14 @@ impl Turns {
         self.instances.get(&no)?.lease
     }
 
-    pub(crate) fn standing(&self, no: InstanceNo) -> &Standing {
-        self.instances.get(&no).map_or(&Standing::Unread, |instance| &instance.standing)
+    /// What is known of its rows.
+    pub(crate) fn rows(&self, no: InstanceNo) -> &RowCache<R> {
+        self.instances.get(&no).map_or(&RowCache::Unread, |instance| &instance.rows)
     }
 
-    pub(crate) fn set_standing(&mut self, no: InstanceNo, standing: Standing) {
+    pub(crate) fn set_rows(&mut self, no: InstanceNo, rows: RowCache<R>) {
         if let Some(instance) = self.instances.get_mut(&no) {
-            instance.standing = standing;
+            instance.rows = rows;
             self.relist(no);
         }
     }
@@ -165,6 +185,11 @@ impl Turns {
         self.messages -= messages.len();
         self.relist(no);
         messages
+    }
+
+    /// The oldest instances whose rows must be looked at, as many.
+    pub(crate) fn oldest_unread(&self, many: usize) -> Vec<InstanceNo> {
+        self.unread.iter().take(many).map(|(_, no)| *no).collect()
     }
 
     pub(crate) fn has_candidates(&self) -> bool {
@@ -256,7 +281,7 @@ impl Turns {
     /// How many instances have rows that nobody has looked at.
     #[cfg(test)]
     pub(crate) fn unread(&self) -> usize {
-        self.instances.values().filter(|instance| instance.standing == Standing::Unread).count()
+        self.instances.values().filter(|instance| matches!(instance.rows, RowCache::Unread)).count()
     }
 
     fn unlist(&mut self, no: InstanceNo) {

@@ -46,7 +46,7 @@ fn the_first_to_come_is_served_first_whatever_its_group() {
         assert_eq!((first, *accepts), (no, if no % 2 == 0 { "even" } else { "odd" }));
         assert_eq!(parked.take(first), Some(no));
     }
-    assert!(parked.next_hopeful(None).is_none() && parked.is_empty());
+    assert!(parked.next_hopeful(None).is_none() && parked.len() == 0);
     parked.park(1, Duration::MAX, "even", 1);
     assert_eq!(parked.next_hopeful(None), Some((1, &"even")), "of what left with a group nothing is left");
 }
@@ -67,5 +67,5 @@ fn a_group_stands_where_its_first_fetch_does_when_fetches_come_out_of_order() {
     parked.park(1, Duration::MAX, "group", 1);
     assert_eq!(parked.next_hopeful(None), Some((2, &"other")), "nobody has brought news");
     assert_eq!(parked.drain().collect::<Vec<_>>(), [1, 2, 4, 5]);
-    assert!(parked.is_empty() && parked.next_hopeful(None).is_none());
+    assert!(parked.len() == 0 && parked.next_hopeful(None).is_none());
 }

@@ -82,21 +82,11 @@ fn pinned(instance: u8) -> Option<Version> {
 }
 
 /// What the rows of an instance say.
-fn standing(instance: u8) -> Standing {
+fn rows_of(instance: u8) -> RowCache<Rows> {
     if instance == INSTANCES - 1 {
-        return Standing::Absent;
+        return RowCache::Absent;
     }
-    Standing::Present(Arc::new(InstanceRow {
-        key: 1,
-        name: Some(name(instance)),
-        version: None,
-        execution: 1,
-        pinned: pinned(instance),
-        has_execution: true,
-        has_kv: false,
-        runnable: true,
-        last_event: None,
-    }))
+    RowCache::Present(Rows { is_runnable: true, pinned: pinned(instance) })
 }
 
 /// Everything; or what is pinned to nothing or to 3; or nothing at all.
@@ -132,7 +122,7 @@ impl Model {
                 continue;
             }
             let kinds = || self.of(instance, true).into_iter().map(|id| self.messages[&id].kind);
-            if standing(instance) != Standing::Absent || kinds().any(|kind| kind == MessageKind::Start) {
+            if rows_of(instance) != RowCache::Absent || kinds().any(|kind| kind == MessageKind::Start) {
                 return (Some(instance), dropped);
             }
             if kinds().all(|kind| kind == MessageKind::Event) {
@@ -144,7 +134,7 @@ impl Model {
 }
 
 /// Takes out a message that is in no lease, visible or delayed; false if there is none such.
-fn forget(turns: &mut Turns, instance: &str, id: MessageId) -> bool {
+fn forget(turns: &mut Turns<Rows>, instance: &str, id: MessageId) -> bool {
     turns.take_delayed(instance, id).is_some()
         || turns.find(instance).is_some_and(|no| turns.take_message(no, id).is_some())
 }
@@ -205,7 +195,7 @@ proptest! {
                                 prop_assert!(looked.insert(instance), "it was looked at before");
                                 let its_head = model.of(instance, true)[0];
                                 prop_assert!(head.is_none_or(|head| its_head <= head), "it would not be next");
-                                turns.set_standing(no, standing(instance));
+                                turns.set_rows(no, rows_of(instance));
                             }
                             Next::Orphaned(no) => {
                                 let id = turns.id(no).unwrap().to_string();
@@ -272,7 +262,7 @@ proptest! {
                 }
                 Step::Unread { instance } => {
                     if let Some(no) = turns.find(&name(instance)) {
-                        turns.set_standing(no, Standing::Unread);
+                        turns.set_rows(no, RowCache::Unread);
                     }
                     looked.remove(&instance);
                 }

@@ -7,29 +7,19 @@ use super::*;
 /// The wall clock of these tests, in milliseconds.
 const NOW_MS: u64 = 1_000;
 
-fn push(turns: &mut Turns, no: InstanceNo, id: MessageId, kind: MessageKind, visible_at_ms: u64) {
+fn push(turns: &mut Turns<Rows>, no: InstanceNo, id: MessageId, kind: MessageKind, visible_at_ms: u64) {
     turns.push(no, id, Message { visible_at_ms, attempt: 0, kind, body: None }, now(NOW_MS));
 }
 
-fn row(runnable: bool) -> InstanceRow {
-    InstanceRow {
-        key: 1,
-        name: None,
-        version: None,
-        execution: 2,
-        pinned: None,
-        has_execution: true,
-        has_kv: false,
-        runnable,
-        last_event: Some(9),
-    }
+fn row(is_runnable: bool) -> Rows {
+    Rows { is_runnable, pinned: None }
 }
 
 /// Makes known one instance after the other that rests at once.
-fn flood(turns: &mut Turns, instances: usize) {
+fn flood(turns: &mut Turns<Rows>, instances: usize) {
     for n in 0..instances {
         let no = turns.instance(&format!("flood-{n}"));
-        turns.set_standing(no, Standing::Absent);
+        turns.set_rows(no, RowCache::Absent);
     }
 }
 
@@ -44,9 +34,9 @@ fn an_instance_without_rows_runs_on_its_start_and_on_nothing_else() {
         (&[Event, Other], false, false),
         (&[Event, Event], false, true),
     ];
-    for standing in [Standing::Absent, Standing::Present(Arc::new(row(false)))] {
+    for rows in [RowCache::Absent, RowCache::Present(row(false))] {
         for (kinds, runs, orphaned) in cases {
-            let mut turns = Turns::default();
+            let mut turns = Turns::<Rows>::default();
             turns.instance("another one");
             let no = turns.instance("instance");
             for (id, kind) in (1..).zip(kinds) {
@@ -54,7 +44,7 @@ fn an_instance_without_rows_runs_on_its_start_and_on_nothing_else() {
             }
             assert_eq!(turns.next(|_| true), Next::Unread(no));
             assert!(turns.has_candidates(), "{kinds:?}: nobody has looked yet");
-            turns.set_standing(no, standing.clone());
+            turns.set_rows(no, rows.clone());
             let next = match (runs, orphaned) {
                 (true, _) => Next::Ready(no),
                 (_, true) => Next::Orphaned(no),
@@ -73,12 +63,12 @@ fn an_instance_without_rows_runs_on_its_start_and_on_nothing_else() {
 
 #[test]
 fn queued_events_without_a_start_wait_for_what_is_older() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let [lost, older] = ["lost", "older"].map(|id| turns.instance(id));
     push(&mut turns, older, 1, MessageKind::Start, VISIBLE);
     push(&mut turns, lost, 2, MessageKind::Event, VISIBLE);
     for no in [lost, older] {
-        turns.set_standing(no, Standing::Absent);
+        turns.set_rows(no, RowCache::Absent);
     }
     assert_eq!(turns.next(|_| true), Next::Ready(older));
     turns.lease(older, 1);
@@ -89,7 +79,7 @@ fn queued_events_without_a_start_wait_for_what_is_older() {
 
 #[test]
 fn an_instance_is_looked_at_when_it_would_be_next_and_not_before() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let numbers: Vec<InstanceNo> = (0..1_000).map(|n| turns.instance(&format!("instance-{n}"))).collect();
     for (id, no) in (1..).zip(&numbers) {
         push(&mut turns, *no, id, MessageKind::Start, VISIBLE);
@@ -97,7 +87,7 @@ fn an_instance_is_looked_at_when_it_would_be_next_and_not_before() {
     assert_eq!(turns.take_newly_unread(), 1_000);
     for (granted, no) in numbers.iter().take(10).enumerate() {
         assert_eq!(turns.next(|_| true), Next::Unread(*no));
-        turns.set_standing(*no, Standing::Absent);
+        turns.set_rows(*no, RowCache::Absent);
         assert_eq!(turns.next(|_| true), Next::Ready(*no));
         turns.lease(*no, 1);
         assert_eq!(turns.unread(), 1_000 - granted - 1, "no other was looked at");
@@ -107,9 +97,9 @@ fn an_instance_is_looked_at_when_it_would_be_next_and_not_before() {
 
 #[test]
 fn news_is_what_makes_an_instance_a_candidate_and_nothing_else() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let no = turns.instance("instance");
-    turns.set_standing(no, Standing::Absent);
+    turns.set_rows(no, RowCache::Absent);
     assert!(!turns.take_news());
     push(&mut turns, no, 1, MessageKind::Other, VISIBLE);
     push(&mut turns, no, 2, MessageKind::Event, NOW_MS + 1);
@@ -125,14 +115,14 @@ fn news_is_what_makes_an_instance_a_candidate_and_nothing_else() {
         turns.push(no, id, message, now(NOW_MS));
     }
     assert!(turns.take_news());
-    turns.set_standing(no, Standing::Present(Arc::new(row(true))));
-    turns.set_standing(no, Standing::Unread);
+    turns.set_rows(no, RowCache::Present(row(true)));
+    turns.set_rows(no, RowCache::Unread);
     assert!(turns.take_news());
 }
 
 #[test]
 fn a_delayed_message_makes_no_instance_known() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     turns.delay("instance", 1, NOW_MS + 2);
     turns.delay_all(&[(turns.hash("instance"), 2, NOW_MS + 1), (turns.hash("other"), 3, NOW_MS + 1)]);
     assert_eq!((turns.known(), turns.len(), turns.next_due_ms()), (0, 3, Some(NOW_MS + 1)));
@@ -160,7 +150,7 @@ fn messages_of_instances_with_one_hash_are_told_apart_by_their_ids_alone() {
 
 #[test]
 fn a_lease_that_stands_again_leaves_the_messages_where_they_are() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     turns.instance("another one");
     let no = turns.instance("instance");
     for id in 1..=5 {
@@ -175,12 +165,12 @@ fn a_lease_that_stands_again_leaves_the_messages_where_they_are() {
 
 #[test]
 fn a_message_that_is_taken_had_never_come() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let no = turns.instance("instance");
     push(&mut turns, no, 1, MessageKind::Other, VISIBLE);
     push(&mut turns, no, 2, MessageKind::Start, VISIBLE);
     assert!(turns.take_message(no, 3).is_none());
-    turns.set_standing(no, Standing::Absent);
+    turns.set_rows(no, RowCache::Absent);
     assert_eq!(turns.next(|_| true), Next::Ready(no));
     assert!(turns.take_message(no, 2).is_some());
     assert_eq!((turns.len(), turns.next(|_| true)), (1, Next::Nothing));
@@ -190,7 +180,7 @@ fn a_message_that_is_taken_had_never_come() {
 
 #[test]
 fn an_instance_that_is_reinstated_has_its_number_again() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let no = turns.instance("instance");
     let id = turns.id(no).cloned().unwrap();
     push(&mut turns, no, 1, MessageKind::Other, VISIBLE);
@@ -205,25 +195,25 @@ fn an_instance_that_is_reinstated_has_its_number_again() {
 
 #[test]
 fn a_removed_instance_gives_back_its_messages_and_is_listed_nowhere() {
-    for standing in [Standing::Unread, Standing::Absent, Standing::Present(Arc::new(row(true)))] {
-        let mut turns = Turns::default();
+    for rows in [RowCache::Unread, RowCache::Absent, RowCache::Present(row(true))] {
+        let mut turns = Turns::<Rows>::default();
         turns.instance("another one");
         let no = turns.instance("instance");
-        turns.set_standing(no, standing);
+        turns.set_rows(no, rows);
         push(&mut turns, no, 1, MessageKind::Event, VISIBLE);
         push(&mut turns, no, 2, MessageKind::Event, NOW_MS + 1);
         assert_eq!((turns.len(), turns.next_due_ms()), (2, Some(NOW_MS + 1)));
         assert_eq!(turns.remove(no).into_keys().collect::<Vec<_>>(), [1]);
         assert_eq!((turns.len(), turns.find("instance")), (1, None), "the delayed one is nobody's number's");
         assert!(!turns.has_candidates() && turns.id(no).is_none() && turns.lease_of(no).is_none());
-        assert_eq!(turns.standing(no), &Standing::Unread);
+        assert_eq!(turns.rows(no), &RowCache::Unread);
         assert_ne!(turns.instance("instance"), no, "a number is never used again");
     }
 }
 
 #[test]
 fn what_was_due_when_it_came_stays_visible_when_the_clock_is_set_back() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let no = turns.instance("instance");
     push(&mut turns, no, 1, MessageKind::Other, NOW_MS);
     let held = turns.lease(no, 1);
@@ -232,37 +222,36 @@ fn what_was_due_when_it_came_stays_visible_when_the_clock_is_set_back() {
 
 #[test]
 fn what_is_known_of_an_instance_is_what_was_said_last() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let (first, second) = (turns.instance("first"), turns.instance("second"));
     assert_eq!((turns.instance("second"), turns.find("second")), (second, Some(second)));
     assert_ne!(first, second);
-    turns.set_standing(second, Standing::Present(Arc::new(row(true))));
-    assert_eq!(turns.standing(second), &Standing::Present(Arc::new(row(true))));
-    assert_eq!(turns.standing(first), &Standing::Unread);
+    turns.set_rows(second, RowCache::Present(row(true)));
+    assert_eq!(turns.rows(second), &RowCache::Present(row(true)));
+    assert_eq!(turns.rows(first), &RowCache::Unread);
 }
 
 #[test]
 fn the_last_event_is_that_of_the_present_execution_alone() {
-    assert_eq!((row(true).last_event_of(2), row(true).last_event_of(1)), (Some(9), None));
 }
 
 #[test]
 fn as_many_instances_rest_as_may_and_the_next_one_sends_away_the_oldest() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     flood(&mut turns, RESTING_MAX);
     assert!(turns.find("flood-0").is_some(), "there is room");
     let last = turns.instance("one too many");
-    turns.set_standing(last, Standing::Absent);
+    turns.set_rows(last, RowCache::Absent);
     assert!(turns.find("flood-0").is_none() && turns.find("flood-1").is_some());
 }
 
 #[test]
 fn what_has_work_is_not_at_rest() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let [leased, visible] = ["leased", "visible"].map(|id| turns.instance(id));
     // Both rest first, and wake up then.
     for no in [leased, visible] {
-        turns.set_standing(no, Standing::Absent);
+        turns.set_rows(no, RowCache::Absent);
     }
     turns.lease(leased, 1);
     push(&mut turns, visible, 1, MessageKind::Other, VISIBLE);
@@ -279,10 +268,10 @@ fn what_has_work_is_not_at_rest() {
 
 #[test]
 fn an_instance_that_rests_is_in_the_list_once_however_often_it_is_looked_at() {
-    let mut turns = Turns::default();
+    let mut turns = Turns::<Rows>::default();
     let oldest = turns.instance("oldest");
     for _ in 0..=RESTING_MAX {
-        turns.set_standing(oldest, Standing::Absent);
+        turns.set_rows(oldest, RowCache::Absent);
     }
     assert!(turns.find("oldest").is_some());
 }

@@ -148,7 +148,7 @@ pub(crate) fn prepare(connection: &Connection, found: Found) -> Result<(), Error
         }
         Found::Format(format) => {
             if format < 2 {
-                tie_histories(connection)?;
+                bind_histories(connection)?;
             }
             give_rowids(connection, &damaged)?;
         }
@@ -204,12 +204,12 @@ fn read_all(connection: &Connection, table: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// From format 1 to 2: each row of history is tied to its instance and execution.
+/// From format 1 to 2: each row of history is bound to its instance and execution.
 ///
-/// Only a row that is intact as it is: what is damaged stays as it was found, and so does what is tied already,
+/// Only a row that is intact as it is: what is damaged stays as it was found, and so does what is bound already,
 /// should the file be of format 2 and its number be all that is damaged.
-fn tie_histories(connection: &Connection) -> Result<(), Error> {
-    // One whose id is damaged is nobody's to be tied to.
+fn bind_histories(connection: &Connection) -> Result<(), Error> {
+    // One whose id is damaged is nobody's to be bound to.
     let instances = reads::keys_and_ids(connection, "SELECT key, id FROM instances", [])?;
     let mut history =
         connection.prepare("SELECT execution, first_event, record FROM history WHERE instance = ?1")?;
@@ -223,7 +223,7 @@ fn tie_histories(connection: &Connection) -> Result<(), Error> {
         let records = records.collect::<Result<Vec<(i64, i64, Vec<u8>)>, _>>()?;
         for (execution, first_event, mut record) in records {
             if codec::is_intact(&record) {
-                codec::tie(&mut record, &id, execution.cast_unsigned());
+                codec::bind(&mut record, &id, execution.cast_unsigned());
                 update.execute(params![key, execution, first_event, record])?;
             }
         }

@@ -1,18 +1,11 @@
 //! What a batch did to the rows of a queue, reduced to its net effect.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use super::VISIBLE;
 use super::ahead::Ahead;
-
-/// The columns of a queued row that change while it waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Schedule {
-    pub(crate) visible_at_ms: u64,
-    pub(crate) attempt: u32,
-}
+use crate::queue::{Schedule, VISIBLE};
 
 /// The net effect of a batch on one row.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +20,12 @@ pub(crate) enum Change<Row> {
 pub(crate) struct Changes<Row> {
     rows: BTreeMap<i64, Change<Row>>,
     ahead: Ahead,
+}
+
+impl<Row> Change<Row> {
+    pub(crate) fn is_delete(&self) -> bool {
+        matches!(self, Change::Delete)
+    }
 }
 
 impl<Row> Default for Changes<Row> {
@@ -76,6 +75,15 @@ impl<Row> Changes<Row> {
                     entry.insert(Change::Delete);
                 }
             },
+        }
+    }
+
+    /// These rows cannot be deleted: nothing is done to them.
+    pub(crate) fn forget_deletes(&mut self, ids: &HashSet<i64>) {
+        for id in ids {
+            if self.rows.get(id).is_some_and(Change::is_delete) {
+                self.rows.remove(id);
+            }
         }
     }
 

@@ -1,26 +1,123 @@
-//! Every statement that only reads: they run on a reading connection, or on the writer's in memory mode, and
-//! inside an operation that has to look before it deletes.
+//! Statements that only read, many of them across tables: for readers, on a connection of their own (in memory mode the
+//! writer's), and for operations that look at much before they delete.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use duroxide::providers::{ExecutionInfo, InstanceInfo, SystemMetrics};
+use duroxide::INITIAL_EXECUTION_ID;
+use duroxide::providers::{ExecutionInfo, InstanceInfo, PruneOptions, SystemMetrics};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::op::Run;
-use super::rows::{self, EVENT_COUNT, KV_CLEARED, KV_SET, SqlResult};
+use super::history::{self, EVENT_COUNT};
+use super::kv::{CLEARED, SET};
+use super::{SqlResult, instances, messages, time};
 use crate::error::Error;
+use crate::queue::MessageId;
+use crate::rows::{
+    BulkSelect, Identity, InstanceKey, InstanceStats, Reads, Removed, Run, Status, UNKNOWN_VERSION,
+};
+
+impl Reads for Connection {
+    fn latest_execution(&self, id: &str) -> Result<u64, Error> {
+        Ok(latest_execution(self, id)?)
+    }
+
+    fn history(&self, id: &str, execution: Option<u64>) -> Result<(u64, Vec<Arc<Run>>), Error> {
+        Ok(history(self, id, execution)?)
+    }
+
+    fn custom_status(
+        &self,
+        id: &str,
+        last_seen_version: u64,
+    ) -> Result<Option<(Option<String>, u64)>, Error> {
+        Ok(custom_status(self, id, last_seen_version)?)
+    }
+
+    fn kv_value(&self, id: &str, key: &str) -> Result<Option<String>, Error> {
+        Ok(kv_value(self, id, key)?)
+    }
+
+    fn kv_all(&self, id: &str) -> Result<HashMap<String, String>, Error> {
+        Ok(kv_all(self, id)?)
+    }
+
+    fn instance_stats(&self, id: &str) -> Result<Option<InstanceStats>, Error> {
+        Ok(instance_stats(self, id)?)
+    }
+
+    fn list_instances(&self, status: Option<&str>) -> Result<Vec<String>, Error> {
+        Ok(list_instances(self, status)?)
+    }
+
+    fn list_executions(&self, id: &str) -> Result<Vec<u64>, Error> {
+        Ok(list_executions(self, id)?)
+    }
+
+    fn list_children(&self, id: &str) -> Result<Vec<String>, Error> {
+        Ok(list_children(self, id)?)
+    }
+
+    fn tree(&self, root: &str) -> Result<Vec<String>, Error> {
+        Ok(tree(self, root)?)
+    }
+
+    fn parent(&self, id: &str) -> Result<Option<Option<String>>, Error> {
+        Ok(parent(self, id)?)
+    }
+
+    fn instance_info(&self, id: &str) -> Result<Option<InstanceInfo>, Error> {
+        Ok(instance_info(self, id)?)
+    }
+
+    fn execution_info(&self, id: &str, execution: u64) -> Result<Option<ExecutionInfo>, Error> {
+        Ok(execution_info(self, id, execution)?)
+    }
+
+    fn system_metrics(&self) -> Result<SystemMetrics, Error> {
+        Ok(system_metrics(self)?)
+    }
+
+    fn status(&self, id: &str) -> Result<Option<Status>, Error> {
+        Ok(status(self, id)?)
+    }
+
+    fn select(&self, select: BulkSelect<'_>) -> Result<Vec<(InstanceKey, Option<String>)>, Error> {
+        Ok(bulk_select(self, select)?)
+    }
+
+    fn prunable(&self, key: InstanceKey, current: u64, options: &PruneOptions) -> Result<Vec<u64>, Error> {
+        Ok(prunable(self, key, current, options)?)
+    }
+
+    fn removed_with(&self, key: InstanceKey, execution: Option<u64>) -> Result<Removed, Error> {
+        Ok(removed_with(self, key, execution)?)
+    }
+
+    fn strayed(
+        &self,
+        key: InstanceKey,
+        execution: u64,
+        is_of_it: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<u64>, Error> {
+        Ok(history::strayed(self, key, execution, is_of_it)?)
+    }
+
+    fn message_record(&self, id: MessageId) -> Result<Vec<u8>, Error> {
+        Ok(messages::record(self, id)?)
+    }
+}
 
 /// The latest execution of an instance; 1 for an instance nobody has heard of.
-pub(crate) fn latest_execution(connection: &Connection, id: &str) -> SqlResult<u64> {
+fn latest_execution(connection: &Connection, id: &str) -> SqlResult<u64> {
     let sql = "SELECT max(e.execution) FROM instances i JOIN executions e ON e.instance = i.key
                WHERE i.id = ?1";
     let latest: Option<i64> = connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))?;
-    Ok(latest.map_or(duroxide::INITIAL_EXECUTION_ID, i64::cast_unsigned))
+    Ok(latest.map_or(INITIAL_EXECUTION_ID, i64::cast_unsigned))
 }
 
 /// The stored history of one execution, the latest if none is named.
-pub(crate) fn history(
+fn history(
     connection: &Connection,
     id: &str,
     execution: Option<u64>,
@@ -32,7 +129,7 @@ pub(crate) fn history(
         None => latest_execution(connection, id)?,
     };
     let history = match key(connection, id)? {
-        Some(key) => rows::history(connection, key, id, execution)?,
+        Some(key) => history::rows(connection, key, execution)?,
         None => Vec::new(),
     };
     drop(transaction);
@@ -56,7 +153,7 @@ fn key(connection: &Connection, id: &str) -> SqlResult<Option<i64>> {
     statement.query_row([id], |row| row.get(0)).optional()
 }
 
-pub(crate) fn custom_status(
+fn custom_status(
     connection: &Connection,
     id: &str,
     last_seen_version: u64,
@@ -64,45 +161,38 @@ pub(crate) fn custom_status(
     let sql = "SELECT custom_status, custom_status_version FROM instances
                WHERE id = ?1 AND custom_status_version > ?2";
     let mut statement = connection.prepare_cached(sql)?;
-    let values = params![id, rows::time(last_seen_version)];
+    let values = params![id, time(last_seen_version)];
     statement.query_row(values, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))).optional()
 }
 
 /// The value a reader sees: what the running execution did to the key, or else what came before it.
 const KV_SEEN: &str = "CASE delta_kind WHEN ?2 THEN delta WHEN ?3 THEN NULL ELSE base END";
 
-pub(crate) fn kv_value(connection: &Connection, id: &str, name: &str) -> SqlResult<Option<String>> {
+fn kv_value(connection: &Connection, id: &str, name: &str) -> SqlResult<Option<String>> {
     let sql = format!(
         "SELECT {KV_SEEN} FROM kv WHERE key = ?4 AND instance = (SELECT key FROM instances WHERE id = ?1)"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_row(params![id, KV_SET, KV_CLEARED, name], |row| row.get(0)).optional()?;
+    let found = statement.query_row(params![id, SET, CLEARED, name], |row| row.get(0)).optional()?;
     Ok(found.flatten())
 }
 
-pub(crate) fn kv_all(connection: &Connection, id: &str) -> SqlResult<HashMap<String, String>> {
+fn kv_all(connection: &Connection, id: &str) -> SqlResult<HashMap<String, String>> {
     let sql = format!(
         "SELECT key, {KV_SEEN} AS seen FROM kv
          WHERE instance = (SELECT key FROM instances WHERE id = ?1) AND seen IS NOT NULL"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![id, KV_SET, KV_CLEARED], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = statement.query_map(params![id, SET, CLEARED], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
 
-/// What `get_instance_stats` needs; the first record holds the events carried over from an execution before.
-pub(crate) struct InstanceStats {
-    pub(crate) events: u64,
-    pub(crate) history_bytes: u64,
-    pub(crate) kv_keys: u64,
-    pub(crate) kv_bytes: u64,
-    pub(crate) execution: u64,
-    pub(crate) first: Option<Arc<Run>>,
-}
-
-pub(crate) fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Option<InstanceStats>> {
+fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Option<InstanceStats>> {
     let transaction = connection.unchecked_transaction_if_idle()?;
-    let Some(row) = rows::instance(connection, id)?.filter(|row| row.name.is_some()) else { return Ok(None) };
+    let Some(row) = instances::find(connection, id)?.map(|found| found.rows) else { return Ok(None) };
+    if matches!(row.identity, Identity::Unnamed { .. }) {
+        return Ok(None);
+    }
     let of = params![row.key, row.execution.cast_signed()];
     let sql = format!(
         "SELECT {EVENT_COUNT}, coalesce(sum(length(record)), 0)
@@ -113,13 +203,13 @@ pub(crate) fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Opt
                WHERE instance = ?1 AND execution = ?2 AND first_event = 1";
     let first = connection
         .prepare_cached(sql)?
-        .query_row(of, |stored| rows::run(stored, id, row.execution))
+        .query_row(of, history::run)
         .optional()?;
     let sql = format!(
         "SELECT count(*), coalesce(sum(length(CAST(seen AS BLOB))), 0)
          FROM (SELECT {KV_SEEN} AS seen FROM kv WHERE instance = ?1) WHERE seen IS NOT NULL"
     );
-    let values = params![row.key, KV_SET, KV_CLEARED];
+    let values = params![row.key, SET, CLEARED];
     let (kv_keys, kv_bytes) = connection.prepare_cached(&sql)?.query_row(values, two_counts)?;
     drop(transaction);
     Ok(Some(InstanceStats { events, history_bytes, kv_keys, kv_bytes, execution: row.execution, first }))
@@ -130,7 +220,7 @@ fn two_counts(row: &Row<'_>) -> SqlResult<(u64, u64)> {
 }
 
 /// Instances, newest first, all or those whose current execution has a status.
-pub(crate) fn list_instances(connection: &Connection, status: Option<&str>) -> SqlResult<Vec<String>> {
+fn list_instances(connection: &Connection, status: Option<&str>) -> SqlResult<Vec<String>> {
     let ids = match status {
         None => {
             let sql = "SELECT key, id FROM instances WHERE name IS NOT NULL ORDER BY key DESC";
@@ -168,7 +258,7 @@ pub(super) fn keys_and_ids<P: rusqlite::Params>(
     rows.collect()
 }
 
-pub(crate) fn list_executions(connection: &Connection, id: &str) -> SqlResult<Vec<u64>> {
+fn list_executions(connection: &Connection, id: &str) -> SqlResult<Vec<u64>> {
     let sql = "SELECT e.execution FROM instances i JOIN executions e ON e.instance = i.key
                WHERE i.id = ?1 ORDER BY e.execution";
     let mut statement = connection.prepare_cached(sql)?;
@@ -176,12 +266,12 @@ pub(crate) fn list_executions(connection: &Connection, id: &str) -> SqlResult<Ve
     rows.collect()
 }
 
-pub(crate) fn list_children(connection: &Connection, id: &str) -> SqlResult<Vec<String>> {
+fn list_children(connection: &Connection, id: &str) -> SqlResult<Vec<String>> {
     strings(connection, "SELECT id FROM instances WHERE parent = ?1 ORDER BY key", [id])
 }
 
 /// An instance and all its descendants, the root first.
-pub(crate) fn tree(connection: &Connection, root: &str) -> SqlResult<Vec<String>> {
+fn tree(connection: &Connection, root: &str) -> SqlResult<Vec<String>> {
     let sql = "WITH RECURSIVE tree (id) AS (
                    SELECT ?1 UNION SELECT i.id FROM tree JOIN instances i ON i.parent = tree.id
                ) SELECT id FROM tree";
@@ -189,12 +279,12 @@ pub(crate) fn tree(connection: &Connection, root: &str) -> SqlResult<Vec<String>
 }
 
 /// The parent of an instance; the outer `None` if there is no such instance.
-pub(crate) fn parent(connection: &Connection, id: &str) -> SqlResult<Option<Option<String>>> {
+fn parent(connection: &Connection, id: &str) -> SqlResult<Option<Option<String>>> {
     let sql = "SELECT parent FROM instances WHERE id = ?1 AND name IS NOT NULL";
     connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
 }
 
-pub(crate) fn instance_info(connection: &Connection, id: &str) -> SqlResult<Option<InstanceInfo>> {
+fn instance_info(connection: &Connection, id: &str) -> SqlResult<Option<InstanceInfo>> {
     // The newest history row of the current execution tells when it was last written to.
     let mut statement = connection.prepare_cached(
         "SELECT i.id, i.name, i.version, i.execution, e.status, e.output, i.created_at_ms, i.parent,
@@ -220,10 +310,7 @@ pub(crate) fn instance_info(connection: &Connection, id: &str) -> SqlResult<Opti
     statement.query_row([id], read).optional()
 }
 
-/// What duroxide shows for an instance whose version nobody has resolved yet.
-pub(crate) const UNKNOWN_VERSION: &str = "unknown";
-
-pub(crate) fn execution_info(
+fn execution_info(
     connection: &Connection,
     id: &str,
     execution: u64,
@@ -248,7 +335,7 @@ pub(crate) fn execution_info(
     statement.query_row(params![id, execution.cast_signed()], read).optional()
 }
 
-pub(crate) fn system_metrics(connection: &Connection) -> SqlResult<SystemMetrics> {
+fn system_metrics(connection: &Connection) -> SqlResult<SystemMetrics> {
     let transaction = connection.unchecked_transaction_if_idle()?;
     let sql = "SELECT count(*),
                       coalesce(sum(e.status = 'Running'), 0),
@@ -277,4 +364,74 @@ fn strings<P: rusqlite::Params>(connection: &Connection, sql: &str, values: P) -
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(values, |row| row.get(0))?;
     rows.collect()
+}
+
+fn status(connection: &Connection, id: &str) -> SqlResult<Option<Status>> {
+    let sql = "SELECT e.status FROM instances i
+               JOIN executions e ON e.instance = i.key AND e.execution = i.execution WHERE i.id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row([id], |row| Ok(Status::from(row.get_ref(0)?.as_str()?))).optional()
+}
+
+/// A root of a tree of which no member runs.
+const FINISHED_TREE: &str = "
+    AND i.parent IS NULL AND e.status IN ('Completed', 'Failed', 'ContinuedAsNew')
+    AND NOT EXISTS (
+        WITH RECURSIVE tree (id) AS (
+            SELECT i.id UNION SELECT child.id FROM tree JOIN instances child ON child.parent = tree.id
+        )
+        SELECT 1 FROM tree JOIN instances member ON member.id = tree.id
+        JOIN executions current ON current.instance = member.key AND current.execution = member.execution
+        WHERE current.status = 'Running')";
+
+fn bulk_select(
+    connection: &Connection,
+    select: BulkSelect<'_>,
+) -> SqlResult<Vec<(InstanceKey, Option<String>)>> {
+    let sql = format!(
+        "SELECT i.key, i.id FROM instances i
+         LEFT JOIN executions e ON e.instance = i.key AND e.execution = i.execution
+         WHERE i.name IS NOT NULL {} {}
+           AND (?2 IS NULL OR e.completed_at_ms < ?2) AND i.key > ?3 ORDER BY i.key LIMIT ?4",
+        if select.id.is_some() { "AND i.id = ?1" } else { "AND ?1 IS NULL" },
+        if select.finished_trees { FINISHED_TREE } else { "" },
+    );
+    let before = select.completed_before_ms.map(time);
+    keys_and_ids(connection, &sql, params![select.id, before, select.after, select.limit])
+}
+
+fn prunable(
+    connection: &Connection,
+    key: InstanceKey,
+    current: u64,
+    options: &PruneOptions,
+) -> SqlResult<Vec<u64>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT execution FROM executions
+         WHERE instance = ?1 AND execution != ?2 AND status != 'Running'
+           AND (?3 IS NULL OR completed_at_ms < ?3)
+           AND execution NOT IN (SELECT execution FROM executions WHERE instance = ?1
+                                 ORDER BY execution DESC LIMIT ?4)
+         ORDER BY execution",
+    )?;
+    let before = options.completed_before.map(time);
+    let values = params![key, current.cast_signed(), before, options.keep_last.unwrap_or(0)];
+    let rows = statement.query_map(values, |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
+    rows.collect()
+}
+
+fn removed_with(connection: &Connection, key: InstanceKey, execution: Option<u64>) -> SqlResult<Removed> {
+    let count = |what: &str, table: &str| {
+        let sql = format!("SELECT {what} FROM {table} WHERE instance = ?1");
+        let counted = match execution {
+            None => connection.prepare_cached(&sql)?.query_row([key], |row| row.get::<_, i64>(0)),
+            Some(execution) => {
+                let sql = format!("{sql} AND execution = ?2");
+                let values = params![key, execution.cast_signed()];
+                connection.prepare_cached(&sql)?.query_row(values, |row| row.get(0))
+            }
+        };
+        counted.map(i64::cast_unsigned)
+    };
+    Ok(Removed { executions: count("count(*)", "executions")?, events: count(EVENT_COUNT, "history")? })
 }

@@ -1,0 +1,572 @@
+//! Rows in plain maps, for tests: what SQLite does and this does not is a bug in one of them.
+//!
+//! There is no SQL, no file, no damage and no disk in it, so a test that is about the engine alone is over in
+//! milliseconds. What is written is kept aside until it is committed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use duroxide::INITIAL_EXECUTION_ID;
+use duroxide::providers::{ExecutionInfo, InstanceInfo, PruneOptions, SystemMetrics};
+use parking_lot::Mutex;
+use semver::Version;
+
+use super::kv::KvRows;
+use super::{
+    BulkSelect, Change, ExecutionChange, ExecutionFound, ExecutionRows, ExecutionWanted, HistoryFound,
+    Identity, InstanceFound, InstanceKey, InstanceRows, InstanceStats, MessageHead, MessageRow, Reads,
+    Removed, RowStore, Run, Schedule, Staged, Status, TurnFound, TurnWanted, UNKNOWN_VERSION, Waiting,
+    WorkRow, WriteError,
+};
+use crate::buffer::{CommitError, CommitNo};
+use crate::error::Error;
+use crate::queue::{MessageId, WorkId};
+
+/// A row of `instances`.
+#[derive(Debug, Clone)]
+struct Instance {
+    id: Arc<str>,
+    name: Option<String>,
+    version: Option<String>,
+    execution: u64,
+    parent: Option<String>,
+    custom_status: Option<String>,
+    custom_status_version: u64,
+    created_at_ms: u64,
+}
+
+/// A row of `executions`.
+#[derive(Debug, Clone)]
+struct Execution {
+    status: Status,
+    output: Option<String>,
+    pinned: Option<Version>,
+    started_at_ms: u64,
+    completed_at_ms: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    instances: BTreeMap<InstanceKey, Instance>,
+    by_id: HashMap<Arc<str>, InstanceKey>,
+    executions: BTreeMap<(InstanceKey, u64), Execution>,
+    /// With the time at which each was written.
+    history: BTreeMap<(InstanceKey, u64, u64), (Arc<Run>, u64)>,
+    kv: BTreeMap<InstanceKey, KvRows>,
+    messages: BTreeMap<MessageId, (MessageRow, Schedule)>,
+    work: BTreeMap<WorkId, (WorkRow, Schedule)>,
+}
+
+/// One write, as it will be when it is committed.
+struct Written {
+    staged: Staged,
+    messages: Vec<(MessageId, Change<MessageRow>)>,
+    work: Vec<(WorkId, Change<WorkRow>)>,
+}
+
+/// What is left when an engine over maps is closed, and found by the next one: what a file is to SQLite.
+#[derive(Clone, Default)]
+pub(crate) struct Kept(Arc<Mutex<Tables>>);
+
+/// See the module's documentation.
+pub(crate) struct Maps {
+    tables: Tables,
+    written: Vec<Written>,
+    kept: Kept,
+}
+
+impl Maps {
+    /// Takes what is kept; it is put back when this is dropped.
+    pub(crate) fn open(kept: &Kept) -> Self {
+        let tables = std::mem::take(&mut *kept.0.lock());
+        Self { tables, written: Vec::new(), kept: kept.clone() }
+    }
+}
+
+impl Drop for Maps {
+    fn drop(&mut self) {
+        *self.kept.0.lock() = std::mem::take(&mut self.tables);
+    }
+}
+
+fn queued<R>(rows: &mut BTreeMap<i64, (R, Schedule)>, changes: Vec<(i64, Change<R>)>) {
+    for (id, change) in changes {
+        match change {
+            Change::Insert(row, schedule) => {
+                assert!(rows.insert(id, (row, schedule)).is_none(), "row {id} is inserted twice");
+            }
+            Change::Update(schedule) => {
+                if let Some((_, current)) = rows.get_mut(&id) {
+                    *current = schedule;
+                }
+            }
+            Change::Delete => {
+                rows.remove(&id);
+            }
+        }
+    }
+}
+
+impl Tables {
+    fn commit(&mut self, written: Written) {
+        let Written { staged, messages, work } = written;
+        for key in staged.deleted {
+            if let Some(instance) = self.instances.remove(&key) {
+                self.by_id.remove(&instance.id);
+            }
+            self.executions.retain(|(of, _), _| *of != key);
+            self.history.retain(|(of, ..), _| *of != key);
+            self.kv.remove(&key);
+        }
+        for execution in staged.pruned {
+            self.executions.remove(&execution);
+            self.history.retain(|(key, of, _), _| (*key, *of) != execution);
+        }
+        for (key, (new, update)) in staged.instances {
+            if let Some(new) = new {
+                assert!(self.by_id.insert(Arc::clone(&new.id), key).is_none(), "{} has a row", new.id);
+                let instance = Instance {
+                    id: new.id,
+                    name: None,
+                    version: None,
+                    execution: new.execution,
+                    parent: None,
+                    custom_status: None,
+                    custom_status_version: 0,
+                    created_at_ms: new.created_at_ms,
+                };
+                self.instances.insert(key, instance);
+            }
+            let Some(instance) = self.instances.get_mut(&key) else { continue };
+            if let Some((name, version)) = update.named {
+                (instance.name, instance.version) = (Some(name), version);
+            }
+            instance.parent = update.parent.or(instance.parent.take());
+            instance.execution = update.execution.unwrap_or(instance.execution);
+            instance.custom_status = update.custom_status.unwrap_or(instance.custom_status.take());
+            instance.custom_status_version += u64::from(update.custom_status_versions);
+        }
+        for (of, change) in staged.executions {
+            self.put_execution(of, change);
+        }
+        for (of, staged) in staged.history {
+            let row = (staged.run, staged.written_at_ms);
+            assert!(self.history.insert(of, row).is_none(), "events of {of:?} are written twice");
+        }
+        for (key, ops) in staged.kv {
+            let rows = self.kv.entry(key).or_default();
+            ops.iter().for_each(|op| rows.apply(op));
+        }
+        queued(&mut self.messages, messages);
+        queued(&mut self.work, work);
+    }
+
+    fn put_execution(&mut self, of: (InstanceKey, u64), change: ExecutionChange) {
+        let completed_at_ms = change.completed_at_ms();
+        let execution = self.executions.entry(of).or_insert_with(|| Execution {
+            status: Status::Running,
+            output: None,
+            pinned: None,
+            started_at_ms: change.now_ms,
+            completed_at_ms: None,
+        });
+        execution.pinned = change.pinned.or(execution.pinned.take());
+        if let Some(status) = change.status {
+            (execution.status, execution.output) = (status, change.output);
+            execution.completed_at_ms = completed_at_ms;
+        }
+    }
+
+    fn find(&self, id: &str) -> Option<(InstanceKey, &Instance)> {
+        let key = *self.by_id.get(id)?;
+        Some((key, self.instances.get(&key)?))
+    }
+
+    fn named(&self, id: &str) -> Option<(InstanceKey, &Instance)> {
+        self.find(id).filter(|(_, instance)| instance.name.is_some())
+    }
+
+    fn latest(&self, key: InstanceKey, instance: &Instance) -> Option<&Execution> {
+        self.executions.get(&(key, instance.execution))
+    }
+
+    fn runs(&self, key: InstanceKey, execution: u64) -> impl DoubleEndedIterator<Item = &(Arc<Run>, u64)> {
+        self.history.range((key, execution, 0)..=(key, execution, u64::MAX)).map(|(_, row)| row)
+    }
+
+    fn executions(&self, key: InstanceKey) -> impl DoubleEndedIterator<Item = (u64, &Execution)> {
+        self.executions.range((key, 0)..=(key, u64::MAX)).map(|((_, no), execution)| (*no, execution))
+    }
+
+    fn events(&self, key: InstanceKey, execution: Option<u64>) -> u64 {
+        let of_it = |of: &(InstanceKey, u64, u64)| of.0 == key && execution.is_none_or(|no| no == of.1);
+        let rows = self.history.iter().filter(|(of, _)| of_it(of));
+        rows.map(|(_, (run, _))| run.last_event - run.first_event + 1).sum()
+    }
+
+    fn execution_rows(&self, key: InstanceKey, execution: u64) -> ExecutionRows {
+        let row = self.executions.get(&(key, execution));
+        ExecutionRows {
+            exists: row.is_some(),
+            pinned: row.and_then(|row| row.pinned.clone()),
+            last_event: self.runs(key, execution).next_back().map_or(0, |(run, _)| run.last_event),
+        }
+    }
+
+    fn found(&self, id: &str) -> Option<InstanceFound> {
+        let (key, instance) = self.find(id)?;
+        let (identity, history) = match &instance.name {
+            Some(name) => {
+                (Identity::Named { name: name.clone(), version: instance.version.clone() }, Vec::new())
+            }
+            None => {
+                let history = self.runs(key, instance.execution).map(|(run, _)| Arc::clone(run));
+                (Identity::Unnamed { is_started: false }, history.collect())
+            }
+        };
+        let rows = InstanceRows {
+            key,
+            identity,
+            execution: instance.execution,
+            latest: self.execution_rows(key, instance.execution),
+            may_have_kv: self.kv.get(&key).is_some_and(|kv| !kv.0.is_empty()),
+        };
+        Some(InstanceFound { rows, history })
+    }
+
+    /// An instance and its descendants, by key.
+    fn below(&self, root: InstanceKey) -> BTreeSet<InstanceKey> {
+        let mut found = BTreeSet::from([root]);
+        let mut next = vec![root];
+        while let Some(parent) = next.pop() {
+            let parent = self.instances.get(&parent).map(|instance| &*instance.id);
+            for (key, instance) in &self.instances {
+                if instance.parent.as_deref() == parent && found.insert(*key) {
+                    next.push(*key);
+                }
+            }
+        }
+        found
+    }
+
+    fn is_finished_tree(&self, key: InstanceKey, root: &Instance) -> bool {
+        let is_running = |key: &InstanceKey| {
+            let latest = self.instances.get(key).and_then(|instance| self.latest(*key, instance));
+            latest.is_some_and(|latest| latest.status == Status::Running)
+        };
+        root.parent.is_none()
+            && self.latest(key, root).is_some_and(|latest| latest.status.is_end())
+            && !self.below(key).iter().any(is_running)
+    }
+}
+
+impl Reads for Tables {
+    fn latest_execution(&self, id: &str) -> Result<u64, Error> {
+        let latest = self.find(id).and_then(|(key, _)| self.executions(key).next_back());
+        Ok(latest.map_or(INITIAL_EXECUTION_ID, |(no, _)| no))
+    }
+
+    fn history(&self, id: &str, execution: Option<u64>) -> Result<(u64, Vec<Arc<Run>>), Error> {
+        let execution = execution.map_or_else(|| self.latest_execution(id), Ok)?;
+        let Some((key, _)) = self.find(id) else { return Ok((execution, Vec::new())) };
+        Ok((execution, self.runs(key, execution).map(|(run, _)| Arc::clone(run)).collect()))
+    }
+
+    fn custom_status(
+        &self,
+        id: &str,
+        last_seen_version: u64,
+    ) -> Result<Option<(Option<String>, u64)>, Error> {
+        let found = self.find(id).map(|(_, row)| (row.custom_status.clone(), row.custom_status_version));
+        Ok(found.filter(|(_, version)| *version > last_seen_version))
+    }
+
+    fn kv_value(&self, id: &str, key: &str) -> Result<Option<String>, Error> {
+        Ok(self.kv_all(id)?.remove(key))
+    }
+
+    fn kv_all(&self, id: &str) -> Result<HashMap<String, String>, Error> {
+        let rows = self.find(id).and_then(|(key, _)| self.kv.get(&key));
+        let seen = rows.into_iter().flat_map(KvRows::seen);
+        Ok(seen.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn instance_stats(&self, id: &str) -> Result<Option<InstanceStats>, Error> {
+        let Some((key, instance)) = self.named(id) else { return Ok(None) };
+        let kv = self.kv_all(id)?;
+        let runs = || self.runs(key, instance.execution).map(|(run, _)| run);
+        Ok(Some(InstanceStats {
+            events: self.events(key, Some(instance.execution)),
+            history_bytes: runs().map(|run| run.record.len() as u64).sum(),
+            kv_keys: kv.len() as u64,
+            kv_bytes: kv.values().map(|value| value.len() as u64).sum(),
+            execution: instance.execution,
+            first: runs().find(|run| run.first_event == 1).cloned(),
+        }))
+    }
+
+    fn list_instances(&self, status: Option<&str>) -> Result<Vec<String>, Error> {
+        let has_status = |key: InstanceKey, instance: &Instance| {
+            let latest = || self.latest(key, instance).map(|latest| latest.status.as_str());
+            status.is_none() || latest() == status
+        };
+        let named = self.instances.iter().rev().filter(|(_, instance)| instance.name.is_some());
+        let listed = named.filter(|(key, instance)| has_status(**key, instance));
+        Ok(listed.map(|(_, instance)| instance.id.to_string()).collect())
+    }
+
+    fn list_executions(&self, id: &str) -> Result<Vec<u64>, Error> {
+        let Some((key, _)) = self.find(id) else { return Ok(Vec::new()) };
+        Ok(self.executions(key).map(|(no, _)| no).collect())
+    }
+
+    fn list_children(&self, id: &str) -> Result<Vec<String>, Error> {
+        let children = self.instances.values().filter(|instance| instance.parent.as_deref() == Some(id));
+        Ok(children.map(|instance| instance.id.to_string()).collect())
+    }
+
+    fn tree(&self, root: &str) -> Result<Vec<String>, Error> {
+        let mut tree = vec![root.to_owned()];
+        let mut at = 0;
+        while let Some(id) = tree.get(at).cloned() {
+            for child in self.list_children(&id)? {
+                if !tree.contains(&child) {
+                    tree.push(child);
+                }
+            }
+            at += 1;
+        }
+        Ok(tree)
+    }
+
+    fn parent(&self, id: &str) -> Result<Option<Option<String>>, Error> {
+        Ok(self.named(id).map(|(_, instance)| instance.parent.clone()))
+    }
+
+    fn instance_info(&self, id: &str) -> Result<Option<InstanceInfo>, Error> {
+        let Some((key, instance)) = self.named(id) else { return Ok(None) };
+        let latest = self.latest(key, instance);
+        let written = self.runs(key, instance.execution).map(|(_, at_ms)| *at_ms).max();
+        Ok(Some(InstanceInfo {
+            instance_id: id.to_owned(),
+            orchestration_name: instance.name.clone().unwrap_or_default(),
+            orchestration_version: instance.version.clone().unwrap_or_else(|| UNKNOWN_VERSION.into()),
+            current_execution_id: instance.execution,
+            status: latest.map_or("Unknown", |latest| latest.status.as_str()).to_owned(),
+            output: latest.and_then(|latest| latest.output.clone()),
+            created_at: instance.created_at_ms,
+            updated_at: written
+                .or_else(|| latest.and_then(|latest| latest.completed_at_ms))
+                .unwrap_or(instance.created_at_ms),
+            parent_instance_id: instance.parent.clone(),
+        }))
+    }
+
+    fn execution_info(&self, id: &str, execution: u64) -> Result<Option<ExecutionInfo>, Error> {
+        let Some((key, _)) = self.find(id) else { return Ok(None) };
+        let Some(row) = self.executions.get(&(key, execution)) else { return Ok(None) };
+        Ok(Some(ExecutionInfo {
+            execution_id: execution,
+            status: row.status.as_str().to_owned(),
+            output: row.output.clone(),
+            started_at: row.started_at_ms,
+            completed_at: row.completed_at_ms,
+            event_count: usize::try_from(self.events(key, Some(execution))).unwrap_or(usize::MAX),
+        }))
+    }
+
+    fn system_metrics(&self) -> Result<SystemMetrics, Error> {
+        let count = |status: Option<Status>| {
+            let named = self.instances.iter().filter(|(_, instance)| instance.name.is_some());
+            let latest = named.filter(|(key, instance)| {
+                let latest = self.latest(**key, instance).map(|latest| &latest.status);
+                status.is_none() || latest == status.as_ref()
+            });
+            latest.count() as u64
+        };
+        Ok(SystemMetrics {
+            total_instances: count(None),
+            running_instances: count(Some(Status::Running)),
+            completed_instances: count(Some(Status::Completed)),
+            failed_instances: count(Some(Status::Failed)),
+            total_executions: self.executions.len() as u64,
+            total_events: self.instances.keys().map(|key| self.events(*key, None)).sum(),
+        })
+    }
+
+    fn status(&self, id: &str) -> Result<Option<Status>, Error> {
+        let latest = self.find(id).and_then(|(key, instance)| self.latest(key, instance));
+        Ok(latest.map(|latest| latest.status.clone()))
+    }
+
+    fn select(&self, select: BulkSelect<'_>) -> Result<Vec<(InstanceKey, Option<String>)>, Error> {
+        let is_before = |key: InstanceKey, instance: &Instance| {
+            let completed = self.latest(key, instance).and_then(|latest| latest.completed_at_ms);
+            let before = |limit_ms| completed.is_some_and(|at_ms| at_ms < limit_ms);
+            select.completed_before_ms.is_none_or(before)
+        };
+        let after = self.instances.iter().filter(|(key, instance)| {
+            **key > select.after
+                && instance.name.is_some()
+                && select.id.is_none_or(|id| id == &*instance.id)
+                && is_before(**key, instance)
+                && (!select.finished_trees || self.is_finished_tree(**key, instance))
+        });
+        let limit = usize::try_from(select.limit).unwrap_or(usize::MAX);
+        Ok(after.take(limit).map(|(key, instance)| (*key, Some(instance.id.to_string()))).collect())
+    }
+
+    fn prunable(&self, key: InstanceKey, current: u64, options: &PruneOptions) -> Result<Vec<u64>, Error> {
+        let keep = options.keep_last.and_then(|keep| usize::try_from(keep).ok()).unwrap_or(0);
+        let kept: BTreeSet<u64> = self.executions(key).rev().take(keep).map(|(no, _)| no).collect();
+        let may_go = |no: u64, execution: &Execution| {
+            let before = |limit_ms| execution.completed_at_ms.is_some_and(|at_ms| at_ms < limit_ms);
+            no != current
+                && execution.status != Status::Running
+                && options.completed_before.is_none_or(before)
+                && !kept.contains(&no)
+        };
+        let prunable = self.executions(key).filter(|(no, execution)| may_go(*no, execution));
+        Ok(prunable.map(|(no, _)| no).collect())
+    }
+
+    fn removed_with(&self, key: InstanceKey, execution: Option<u64>) -> Result<Removed, Error> {
+        let executions = self.executions(key).filter(|(no, _)| execution.is_none_or(|of| of == *no));
+        Ok(Removed { executions: executions.count() as u64, events: self.events(key, execution) })
+    }
+
+    fn strayed(
+        &self,
+        key: InstanceKey,
+        execution: u64,
+        is_of_it: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<u64>, Error> {
+        let others = self.history.iter().filter(|((of, no, _), _)| *of == key && *no != execution);
+        let mut strayed = others.filter(|(_, (run, _))| is_of_it(&run.record));
+        Ok(strayed.next().map(|((_, no, _), _)| *no))
+    }
+
+    fn message_record(&self, id: MessageId) -> Result<Vec<u8>, Error> {
+        self.messages.get(&id).map(|(row, _)| row.record.clone()).ok_or_else(|| no_row("messages", id))
+    }
+}
+
+/// The engine asks only for what it has been told of.
+fn no_row(table: &str, id: i64) -> Error {
+    Error::refused(format!("there is no row {id} in {table}"))
+}
+
+impl RowStore for Maps {
+    fn load(&mut self, waiting: Waiting<'_>) -> Result<(), Error> {
+        for (id, (row, schedule)) in &self.tables.messages {
+            (waiting.message)(*id, &row.instance, row.kind, *schedule);
+        }
+        for (id, (row, schedule)) in &self.tables.work {
+            (waiting.work)(*id, WorkRow { record: Vec::new(), ..row.clone() }, *schedule);
+        }
+        Ok(())
+    }
+
+    fn next_key(&mut self) -> Result<InstanceKey, Error> {
+        Ok(self.tables.instances.last_key_value().map_or(1, |(key, _)| key + 1))
+    }
+
+    fn instances(&mut self, ids: &[Arc<str>]) -> Vec<Result<Option<InstanceFound>, Error>> {
+        ids.iter().map(|id| Ok(self.tables.found(id))).collect()
+    }
+
+    fn executions(&mut self, wanted: &[ExecutionWanted]) -> Vec<Result<ExecutionFound, Error>> {
+        let found = wanted.iter().map(|wanted| {
+            let before = |event: &u64| {
+                let runs = self.tables.runs(wanted.key, wanted.execution).map(|(run, _)| run);
+                let last = runs.rev().find(|run| run.first_event <= *event);
+                last.map(|run| (run.first_event, run.last_event))
+            };
+            Ok(ExecutionFound {
+                rows: self.tables.execution_rows(wanted.key, wanted.execution),
+                before: wanted.before.iter().map(before).collect(),
+            })
+        });
+        found.collect()
+    }
+
+    fn turns(&mut self, wanted: &[TurnWanted]) -> Vec<TurnFound> {
+        let tables = &self.tables;
+        let found = wanted.iter().map(|wanted| TurnFound {
+            messages: wanted.messages.iter().map(|id| tables.message_record(*id)).collect(),
+            history: Ok(wanted.history.map_or_else(HistoryFound::default, |(key, execution)| HistoryFound {
+                runs: tables.runs(key, execution).map(|(run, _)| Arc::clone(run)).collect(),
+                later_execution: tables.executions(key).any(|(no, _)| no > execution),
+                later_history: tables.history.keys().any(|(of, no, _)| *of == key && *no > execution),
+            })),
+            kv: Ok(wanted.kv.and_then(|(key, _)| tables.kv.get(&key).cloned()).unwrap_or_default()),
+        });
+        found.collect()
+    }
+
+    fn message_heads(&mut self, ids: &[MessageId]) -> Vec<Result<Option<MessageHead>, Error>> {
+        let head = |id| {
+            let (row, schedule) = self.tables.messages.get(id)?;
+            let (instance, attempt) = (row.instance.to_string(), schedule.attempt);
+            Some(MessageHead { instance, kind: row.kind, attempt })
+        };
+        ids.iter().map(|id| Ok(head(id))).collect()
+    }
+
+    fn work_records(&mut self, ids: &[WorkId]) -> Vec<Result<Vec<u8>, Error>> {
+        let record = |id: &WorkId| {
+            let row = self.tables.work.get(id).ok_or_else(|| no_row("work", *id))?;
+            Ok(row.0.record.clone())
+        };
+        ids.iter().map(record).collect()
+    }
+
+    fn reads(&self) -> &dyn Reads {
+        &self.tables
+    }
+
+    fn write(&mut self, staged: &mut Staged, now: Duration) -> Result<(), WriteError> {
+        let (messages, work) = (staged.messages.drain(now).collect(), staged.work.drain(now).collect());
+        self.written.push(Written { staged: staged.take_rows(), messages, work });
+        Ok(())
+    }
+
+    fn commit(&mut self, _now: Duration) -> Result<(), CommitError> {
+        for written in std::mem::take(&mut self.written) {
+            self.tables.commit(written);
+        }
+        Ok(())
+    }
+
+    fn rollback(&mut self) -> Result<(), Error> {
+        self.rollback_at_once()
+    }
+
+    fn rollback_at_once(&mut self) -> Result<(), Error> {
+        self.written.clear();
+        Ok(())
+    }
+
+    fn next_commit(&self) -> CommitNo {
+        0
+    }
+
+    fn last_commit(&self) -> CommitNo {
+        0
+    }
+
+    fn maintain(&mut self, _now: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn wait(&self, _now: Duration) -> Option<Duration> {
+        None
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn let_go(&mut self) {}
+}
