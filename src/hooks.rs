@@ -25,6 +25,35 @@ impl Maps {
     pub fn open(&self, options: crate::Options) -> std::result::Result<crate::Forebay, crate::Error> {
         crate::provider::open_maps(&self.0, options)
     }
+
+    /// Damages the history of an instance behind the back of an engine over maps; tells how many rows that was.
+    ///
+    /// # Errors
+    /// The engine is closed, or is not over maps.
+    pub fn corrupt_history(
+        forebay: &crate::Forebay,
+        instance: &str,
+    ) -> std::result::Result<usize, crate::Error> {
+        let instance = instance.to_owned();
+        let corrupt =
+            forebay.on_store(move |store| store.maps().map(|maps| maps.corrupt_history(&instance)));
+        corrupt?.ok_or(crate::Error::Closed)
+    }
+
+    /// How often the message of an instance was tried that was tried most often.
+    ///
+    /// # Errors
+    /// The engine is closed, or is not over maps.
+    pub fn attempts(forebay: &crate::Forebay, instance: &str) -> std::result::Result<u32, crate::Error> {
+        let instance = instance.to_owned();
+        let attempts = forebay.on_store(move |store| store.maps().map(|maps| maps.attempts(&instance)));
+        attempts?.ok_or(crate::Error::Closed)
+    }
+
+    /// From here on no batch can be written; or every one can be again.
+    pub fn refuse_writes(&self, refuse: bool) {
+        self.0.refuse_writes(refuse);
+    }
 }
 
 /// One run of events as a record.

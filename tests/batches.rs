@@ -98,7 +98,7 @@ async fn a_refused_operation_fails_alone() {
         Box::pin(async { forebay.delete_instances_atomic(&["order-1".into()], false).await.map(drop) }),
     ];
     let answers = at_once(calls).await;
-    assert_eq!(since(&forebay, before), (1, 9, 1), "one batch, one commit");
+    assert_eq!(since(&forebay, before), (2, 9, 1), "one batch and the deletion alone, one commit");
     let refusals = [1, 2, 4, 5, 8];
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!(answer.is_err(), refusals.contains(&n), "operation {n}: {answer:?}");

@@ -1,4 +1,4 @@
-//! Every provider validation that duroxide exports, on a file at `Full`, on a file at `Normal`, and in memory.
+//! Every provider validation that duroxide exports, on a file at `Full`, on a file at `Normal`, in memory, and over maps.
 //!
 //! The list is written out, one test each, so that a failure has a name. `nothing_is_left_out` reads the list
 //! of the installed package and fails if a function is missing here.
@@ -11,43 +11,57 @@ use std::time::Duration;
 
 use duroxide::provider_validations::{self as validations, ProviderFactory, race_replay};
 use duroxide::providers::Provider;
+use forebay::hooks::Maps;
 use forebay::{Durability, Forebay, Options};
 use tempfile::TempDir;
 
 /// Makes providers that are all alike, and remembers the last one: the validations that corrupt a history
 /// mean that one.
 struct Factory {
-    durability: Option<Durability>,
+    kind: Kind,
     folder: TempDir,
     made: Mutex<Vec<Forebay>>,
 }
 
+/// Where the rows are.
+enum Kind {
+    File(Durability),
+    Memory,
+    /// Without SQLite.
+    Maps,
+}
+
 impl Factory {
-    fn new(durability: Option<Durability>) -> Self {
+    fn new(kind: Kind) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the databases");
-        Self { durability, folder, made: Mutex::default() }
+        Self { kind, folder, made: Mutex::default() }
     }
 
     fn full() -> Self {
-        Self::new(Some(Durability::Full))
+        Self::new(Kind::File(Durability::Full))
     }
 
     fn normal() -> Self {
-        Self::new(Some(Durability::Normal))
+        Self::new(Kind::File(Durability::Normal))
     }
 
     fn memory() -> Self {
-        Self::new(None)
+        Self::new(Kind::Memory)
+    }
+
+    fn maps() -> Self {
+        Self::new(Kind::Maps)
     }
 
     fn make(&self) -> Forebay {
         let mut made = self.made.lock().expect("not poisoned");
-        let opened = match self.durability {
-            Some(durability) => {
+        let opened = match self.kind {
+            Kind::File(durability) => {
                 let path = self.folder.path().join(format!("{}.db", made.len()));
                 Options::default().durability(durability).open(path)
             }
-            None => Forebay::in_memory(),
+            Kind::Memory => Forebay::in_memory(),
+            Kind::Maps => Maps::default().open(Options::default()),
         };
         made.push(opened.expect("a new database opens"));
         made[made.len() - 1].clone()
@@ -69,6 +83,10 @@ impl ProviderFactory for Factory {
     }
 
     async fn corrupt_instance_history(&self, instance: &str) {
+        if let Kind::Maps = self.kind {
+            let corrupted = Maps::corrupt_history(&self.last(), instance).expect("the engine runs");
+            return assert!(corrupted > 0, "there was a history to corrupt");
+        }
         let sql = "UPDATE history SET record = x'01deadbeef00'
                    WHERE instance = (SELECT key FROM instances WHERE id = ?1)";
         let instance = instance.to_owned();
@@ -78,6 +96,9 @@ impl ProviderFactory for Factory {
     }
 
     async fn get_max_attempt_count(&self, instance: &str) -> u32 {
+        if let Kind::Maps = self.kind {
+            return Maps::attempts(&self.last(), instance).expect("the engine runs");
+        }
         let sql = "SELECT max(attempt) FROM messages WHERE instance = ?1";
         let instance = instance.to_owned();
         let read =
@@ -86,12 +107,13 @@ impl ProviderFactory for Factory {
     }
 }
 
-/// Runs in one of the three places; a test binary is a `mod` of this list for each of them.
+/// Runs in one of the four places; a test binary is a `mod` of this list for each of them.
 macro_rules! in_every_place {
     ($($name:ident($factory:ident) $call:expr;)*) => {
         in_every_place!(@place full, $($name($factory) $call;)*);
         in_every_place!(@place normal, $($name($factory) $call;)*);
         in_every_place!(@place memory, $($name($factory) $call;)*);
+        in_every_place!(@place maps, $($name($factory) $call;)*);
 
         /// The names of the tests, each of them named after the validation it calls.
         const CALLED: &[&str] = &[$(stringify!($name)),*];

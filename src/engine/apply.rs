@@ -73,10 +73,8 @@ impl Engine {
                 Ok(Reply::Done)
             }
             #[cfg(feature = "test-hooks")]
-            Op::OnConnection(with) => {
-                if let Some(connection) = self.store.connection() {
-                    with(connection);
-                }
+            Op::OnStore(with) => {
+                with(self.store.as_mut());
                 Ok(Reply::Done)
             }
         }

@@ -7,17 +7,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::contradictions::{self, NoHistory};
-use super::matching::{PairedTurn, PairedWork};
+use super::matching::{Accepts, PairedTurn, PairedWork};
 use super::op::{GrantBody, Reply, TurnGrant, WorkGrant};
 use super::returns::{LeaseGuard, Return};
 use super::undo::Undo;
-use super::{Engine, HistoryChange, TurnLease};
-use crate::buffer::Replies;
+use super::{Engine, HistoryChange, TurnFetch, TurnLease, WorkFetch};
+use crate::buffer::{CommitNo, Replies};
 use crate::error::Error;
-use crate::queue::{InstanceNo, LeaseNo, Message, MessageId, RowCache, Schedule, WorkId};
+use crate::queue::{InstanceNo, LeaseNo, Message, MessageId, RowCache, Schedule, Wants, WorkId};
 use crate::rows::{
     Identity, InstanceRows, KvBase, KvWanted, MessageRow, Run, TurnFound, TurnWanted, WorkRow,
 };
+
+/// A grant of the batch at hand, and the fetch that is to be answered with it.
+pub(super) enum Granted {
+    Turn { accepts: Accepts, fetch: TurnFetch, after: CommitNo, grant: Box<TurnGrant> },
+    Work { wants: Wants, fetch: WorkFetch, after: CommitNo, grant: Box<WorkGrant> },
+}
 
 /// What a turn is made of, as far as memory has it.
 struct Draft {
@@ -169,7 +175,7 @@ impl Engine {
         self.turn_leases.grant(lease, deadline, TurnLease { instance, messages });
         // An orchestrator's code acts through its acknowledgement alone, which comes later in the same log.
         let after = if self.sync_acks { self.store.next_commit() } else { 0 };
-        out.push_after(after, fetch.responder, Ok(Reply::Turn(Some(Box::new(grant)))));
+        self.granted.push(Granted::Turn { accepts, fetch, after, grant: Box::new(grant) });
         false
     }
 
@@ -319,9 +325,41 @@ impl Engine {
             let grant = WorkGrant { body, attempt: schedule.attempt, guard };
             // An activity acts on the world: what had it run must not be gone afterwards.
             let after = if self.sync_acks { self.store.next_commit() } else { scheduled_in };
-            out.push_after(after, fetch.responder, Ok(Reply::Work(Some(Box::new(grant)))));
+            self.granted.push(Granted::Work { wants, fetch, after, grant: Box::new(grant) });
         }
         again
+    }
+
+    /// What was granted is written with its batch: the fetches are answered when that is committed.
+    pub(super) fn answer_granted(&mut self, out: &mut Replies<Reply>) {
+        for granted in self.granted.drain(..) {
+            match granted {
+                Granted::Turn { fetch, after, grant, .. } => {
+                    out.push_after(after, fetch.responder, Ok(Reply::Turn(Some(grant))));
+                }
+                Granted::Work { fetch, after, grant, .. } => {
+                    out.push_after(after, fetch.responder, Ok(Reply::Work(Some(grant))));
+                }
+            }
+        }
+    }
+
+    /// The batch could not be written, and it had operations: what was granted may have come from them. Whoever waited
+    /// goes on waiting; should it fail without them, too, the fetches hear of it.
+    pub(super) fn park_granted_again(&mut self) {
+        for granted in std::mem::take(&mut self.granted) {
+            // Nobody has seen the grant, and the lease is undone with the batch.
+            match granted {
+                Granted::Turn { accepts, fetch, grant, .. } => {
+                    grant.guard.keep();
+                    self.park_turn_again(accepts, fetch);
+                }
+                Granted::Work { wants, fetch, grant, .. } => {
+                    grant.guard.keep();
+                    self.park_work_again(wants, fetch);
+                }
+            }
+        }
     }
 
     /// An activity from its record, or as it is staged.

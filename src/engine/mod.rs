@@ -42,6 +42,7 @@ use parking_lot::Mutex;
 pub(crate) use apply::invalid_token;
 pub(crate) use changed::Changed;
 pub(crate) use histories::Histories;
+use grants::Granted;
 use histories::HistoryChange;
 use lookup::Prefetched;
 use matching::Accepts;
@@ -147,6 +148,7 @@ pub(crate) struct Engine {
     /// What was asked for before the operations of the batch.
     prefetched: Prefetched,
     staged: Staged,
+    granted: Vec<Granted>,
     /// Whether a part of the batch has been written already.
     has_written: bool,
     /// Histories that were found damaged, with the execution: they are not read again.
@@ -209,6 +211,7 @@ impl Engine {
             has_operations: false,
             prefetched: Prefetched::default(),
             staged: Staged::default(),
+            granted: Vec::new(),
             has_written: false,
             damaged_histories: HashMap::new(),
             undeletable: Undeletable::default(),
@@ -371,7 +374,7 @@ fn is_inside(op: &Op) -> bool {
         | Op::Tree { .. }
         | Op::Read(_) => false,
         #[cfg(feature = "test-hooks")]
-        Op::OnConnection(_) => false,
+        Op::OnStore(_) => false,
     }
 }
 
@@ -411,7 +414,7 @@ impl Store for Engine {
             | Op::QueueDepths
             | Op::Read(_) => true,
             #[cfg(feature = "test-hooks")]
-            Op::OnConnection(_) => true,
+            Op::OnStore(_) => true,
             Op::AbandonTurn(abandon) => !writes(abandon) || !self.turn_leases.is_held(abandon.lease, at),
             Op::AbandonWork(abandon) => !writes(abandon) || !self.work_leases.is_held(abandon.lease, at),
             Op::AckTurn(ack) => !self.turn_leases.is_held(ack.lease, at),
@@ -481,7 +484,12 @@ impl Store for Engine {
             self.answer_unserved(out);
         }
         self.put_attempts_right(false);
-        self.write().map_err(|unwritten| unwritten.error)
+        let written = self.write();
+        if written.is_err() && self.has_operations {
+            self.park_granted_again();
+        }
+        self.answer_granted(out);
+        written.map_err(|unwritten| unwritten.error)
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {

@@ -68,13 +68,17 @@ pub(crate) enum Op {
     },
     /// A read in memory mode, where there is no second connection. It answers through its own closure.
     Read(ReadRows),
-    /// Whatever a test does to SQLite's connection.
+    /// Whatever a test does to the rows behind the engine's back.
     #[cfg(feature = "test-hooks")]
-    OnConnection(Box<dyn FnOnce(&rusqlite::Connection) + Send>),
+    OnStore(OnStore),
 }
 
 /// A read of what is committed, on the writer thread.
 pub(crate) type ReadRows = Box<dyn FnOnce(&dyn Reads) + Send>;
+
+/// See [`Op::OnStore`].
+#[cfg(feature = "test-hooks")]
+pub(crate) type OnStore = Box<dyn FnOnce(&mut dyn crate::rows::RowStore) + Send>;
 
 /// The answer to an operation; which one belongs to which is fixed by the engine.
 pub(crate) enum Reply {

@@ -141,7 +141,7 @@ impl Forebay {
         self.database.stats()
     }
 
-    /// Runs `with` on the writer's connection, between two operations of a batch.
+    /// Runs `with` on the writer's connection, between two batches.
     ///
     /// # Errors
     /// [`Error::Closed`] and [`Error::Failed`].
@@ -151,9 +151,18 @@ impl Forebay {
         &self,
         with: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        self.on_store(|store| store.connection().map(with))?.ok_or(Error::Closed)
+    }
+
+    /// Runs `with` on the rows behind the engine's back, between two batches.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn on_store<T: Send + 'static>(
+        &self,
+        with: impl FnOnce(&mut dyn crate::rows::RowStore) -> T + Send + 'static,
+    ) -> Result<T, Error> {
         let answer = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&answer);
-        let op = Op::OnConnection(Box::new(move |connection| *slot.lock() = Some(with(connection))));
+        let op = Op::OnStore(Box::new(move |store| *slot.lock() = Some(with(store))));
         crate::sync::block_on(self.submit(op, 0))?;
         // Whatever was done to the rows, what is read next comes from them.
         self.database.shared.histories.clear();

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use duroxide::INITIAL_EXECUTION_ID;
@@ -67,7 +68,17 @@ struct Written {
 
 /// What is left when an engine over maps is closed, and found by the next one: what a file is to SQLite.
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Mutex<Tables>>);
+pub(crate) struct Kept {
+    tables: Arc<Mutex<Tables>>,
+    refuses_writes: Arc<AtomicBool>,
+}
+
+impl Kept {
+    /// From here on no batch can be written; or every one can be again.
+    pub(crate) fn refuse_writes(&self, refuse: bool) {
+        self.refuses_writes.store(refuse, Ordering::SeqCst);
+    }
+}
 
 /// See the module's documentation.
 pub(crate) struct Maps {
@@ -79,14 +90,34 @@ pub(crate) struct Maps {
 impl Maps {
     /// Takes what is kept; it is put back when this is dropped.
     pub(crate) fn open(kept: &Kept) -> Self {
-        let tables = std::mem::take(&mut *kept.0.lock());
+        let tables = std::mem::take(&mut *kept.tables.lock());
         Self { tables, written: Vec::new(), kept: kept.clone() }
+    }
+}
+
+/// What tests do behind the engine's back.
+impl Maps {
+    /// Damages the history of an instance; tells how many rows that was.
+    pub(crate) fn corrupt_history(&mut self, instance: &str) -> usize {
+        let Some(key) = self.tables.by_id.get(instance).copied() else { return 0 };
+        let of_it = self.tables.history.iter_mut().filter(|((of, ..), _)| *of == key);
+        of_it
+            .map(|(_, (run, _))| {
+                *run = Arc::new(Run { record: b"\x01\xde\xad\xbe\xef\x00".to_vec(), ..Run::clone(run) });
+            })
+            .count()
+    }
+
+    /// How often the message of an instance was tried that was tried most often.
+    pub(crate) fn attempts(&self, instance: &str) -> u32 {
+        let of_it = self.tables.messages.values().filter(|(row, _)| *row.instance == *instance);
+        of_it.map(|(_, schedule)| schedule.attempt).max().unwrap_or(0)
     }
 }
 
 impl Drop for Maps {
     fn drop(&mut self) {
-        *self.kept.0.lock() = std::mem::take(&mut self.tables);
+        *self.kept.tables.lock() = std::mem::take(&mut self.tables);
     }
 }
 
@@ -526,7 +557,14 @@ impl RowStore for Maps {
         &self.tables
     }
 
+    fn maps(&mut self) -> Option<&mut Maps> {
+        Some(self)
+    }
+
     fn write(&mut self, staged: &mut Staged, now: Duration) -> Result<(), WriteError> {
+        if self.kept.refuses_writes.load(Ordering::SeqCst) {
+            return Err(Error::refused("writes are refused").into());
+        }
         let (messages, work) = (staged.messages.drain(now).collect(), staged.work.drain(now).collect());
         self.written.push(Written { staged: staged.take_rows(), messages, work });
         Ok(())

@@ -298,6 +298,12 @@ pub(crate) trait RowStore: Send {
         None
     }
 
+    /// The maps, if they are what keeps the rows.
+    #[cfg(any(test, feature = "test-hooks"))]
+    fn maps(&mut self) -> Option<&mut maps::Maps> {
+        None
+    }
+
     /// Writes what is staged, all of it, into the open transaction of the batch, which is opened if it is not open yet. On
     /// an error the batch is to be [rolled back](Self::rollback).
     fn write(&mut self, staged: &mut Staged, now: Duration) -> Result<(), WriteError>;

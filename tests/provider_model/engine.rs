@@ -6,6 +6,7 @@ use duroxide::providers::{
     DeleteInstanceResult, DispatcherCapabilityFilter, InstanceFilter, Provider, ProviderAdmin, ProviderError,
     PruneOptions, PruneResult, SemverRange, TagFilter, WorkItem,
 };
+use forebay::hooks::Maps;
 use forebay::{Durability, Forebay, ManualClock, Options};
 use semver::Version;
 
@@ -16,10 +17,27 @@ use crate::model::names;
 use crate::op::{IDLE, Keep, LOCK, Op, RANGES, SET_BACK, Set, Tags, Which, members};
 use crate::planned::{instance_name, tag_name, worker_name};
 
+/// Where an engine keeps its rows.
+enum Home {
+    /// In SQLite's memory, where nothing can be opened again.
+    Memory,
+    File(Place),
+    Maps(Maps),
+}
+
+impl Home {
+    fn open(&self, options: Options) -> Forebay {
+        match self {
+            Home::Memory => options.in_memory().expect("memory opens"),
+            Home::File(place) => place.open(options),
+            Home::Maps(maps) => maps.open(options).expect("maps open"),
+        }
+    }
+}
+
 /// An engine under test, and the tokens it gave out.
 pub(crate) struct Engine {
-    /// `None` in memory, where nothing can be opened again.
-    place: Option<Place>,
+    home: Home,
     options: Options,
     clock: ManualClock,
     pub(crate) forebay: Forebay,
@@ -83,26 +101,25 @@ fn capable(ranges: Set) -> DispatcherCapabilityFilter {
 
 impl Engine {
     pub(crate) fn on_a_file(durability: Durability) -> Self {
-        let (place, clock) = (Place::new(), ManualClock::new(START_MS));
-        let options = Options::default().clock(clock.clone()).durability(durability);
-        let forebay = place.open(options.clone());
-        Self {
-            place: Some(place),
-            options,
-            clock,
-            forebay,
-            turn_tokens: Vec::new(),
-            work_tokens: Vec::new(),
-            fails_first: false,
-        }
+        let place = Place::new();
+        Self::over(Home::File(place), |options| options.durability(durability))
     }
 
     pub(crate) fn in_memory() -> Self {
+        Self::over(Home::Memory, |options| options)
+    }
+
+    /// The same engine without SQLite.
+    pub(crate) fn over_maps() -> Self {
+        Self::over(Home::Maps(Maps::default()), |options| options)
+    }
+
+    fn over(home: Home, set: impl FnOnce(Options) -> Options) -> Self {
         let clock = ManualClock::new(START_MS);
-        let options = Options::default().clock(clock.clone());
-        let forebay = options.clone().in_memory().expect("memory opens");
+        let options = set(Options::default().clock(clock.clone()));
+        let forebay = home.open(options.clone());
         Self {
-            place: None,
+            home,
             options,
             clock,
             forebay,
@@ -116,7 +133,7 @@ impl Engine {
     pub(crate) fn another_handle(&self) -> Self {
         let (options, clock, forebay) = (self.options.clone(), self.clock.clone(), self.forebay.clone());
         Self {
-            place: None,
+            home: Home::Memory,
             options,
             clock,
             forebay,
@@ -155,6 +172,9 @@ impl Engine {
     }
 
     fn set_writable(&self, writable: bool) {
+        if let Home::Maps(maps) = &self.home {
+            return maps.refuse_writes(!writable);
+        }
         let set = move |c: &rusqlite::Connection| c.pragma_update(None, "query_only", !writable);
         self.forebay.on_writer_connection(set).expect("the engine runs").expect("it is set");
     }
@@ -177,7 +197,7 @@ impl Engine {
     }
 
     pub(crate) fn can_reopen(&self) -> bool {
-        self.place.is_some()
+        !matches!(self.home, Home::Memory)
     }
 
     pub(crate) async fn enqueue(&self, item: WorkItem, delay_s: Option<u8>) -> Answer {
@@ -310,8 +330,7 @@ impl Engine {
             }
             Op::Reopen => {
                 self.forebay.close().expect("it closes");
-                let place = self.place.as_ref().expect("it is on a file");
-                self.forebay = place.open(self.options.clone());
+                self.forebay = self.home.open(self.options.clone());
                 Answer::Done
             }
             other => panic!("{other:?} has an argument of its own"),

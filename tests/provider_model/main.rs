@@ -36,6 +36,16 @@ proptest! {
     }
 
     #[test]
+    fn over_maps(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        pair::run(Engine::over_maps(), &bytes);
+    }
+
+    #[test]
+    fn over_maps_where_every_batch_is_rolled_back_first(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        pair::run(Engine::over_maps().failing_first(), &bytes);
+    }
+
+    #[test]
     fn on_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         pair::run(Engine::on_a_file(Durability::Full), &bytes);
     }
