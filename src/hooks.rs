@@ -35,8 +35,7 @@ impl Maps {
         instance: &str,
     ) -> std::result::Result<usize, crate::Error> {
         let instance = instance.to_owned();
-        let corrupt =
-            forebay.on_store(move |store| store.maps().map(|maps| maps.corrupt_history(&instance)));
+        let corrupt = forebay.on_store(move |store| store.maps().map(|maps| maps.corrupt_history(&instance)));
         corrupt?.ok_or(crate::Error::Closed)
     }
 

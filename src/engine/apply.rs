@@ -40,17 +40,17 @@ impl Engine {
             Op::AbandonTurn(abandon) => self.abandon_turn(&abandon),
             Op::RenewTurn(Renew { lease, extend_for }) => {
                 let deadline = self.now.monotonic.saturating_add(extend_for);
-                let renewed =
-                    self.turn_leases.is_held(lease, self.at) && self.turn_leases.renew(lease, deadline);
+                let renewed = self.turns.leases.is_held(lease, self.batch.at)
+                    && self.turns.leases.renew(lease, deadline);
                 if renewed { Ok(Reply::Done) } else { Err(unknown_turn_lease()) }
             }
             Op::AckWork { lease, completion } => self.ack_work(lease, completion),
             Op::AbandonWork(abandon) => self.abandon_work(&abandon),
             Op::RenewWork(renew) => self.renew_work(&renew),
             Op::RenewSessions { owners, extend_for, idle_timeout } => {
-                Ok(Reply::Count(self.work.renew_sessions(&owners, extend_for, idle_timeout, self.now)))
+                Ok(Reply::Count(self.work.items.renew_sessions(&owners, extend_for, idle_timeout, self.now)))
             }
-            Op::SweepSessions => Ok(Reply::Count(self.work.sweep_sessions())),
+            Op::SweepSessions => Ok(Reply::Count(self.work.items.sweep_sessions())),
             Op::EnqueueMessage(message) => {
                 self.enqueue_message(message);
                 Ok(Reply::Done)
@@ -88,21 +88,26 @@ impl Engine {
             Visible::AtMs(at_ms) if at_ms <= self.now.wall_ms => VISIBLE,
             Visible::AtMs(at_ms) => at_ms,
         };
-        let id = self.next_message;
-        self.next_message += 1;
+        let id = self.turns.next_id;
+        self.turns.next_id += 1;
         if visible_at_ms > self.now.wall_ms {
             // Whatever is known of it would only sit in memory meanwhile.
             self.delay_message(id, MessageRow { instance: instance.into(), kind, record }, visible_at_ms);
             return;
         }
-        let no = self.turns.instance(&instance);
+        let no = self.turns.instances.instance(&instance);
         let body = self.bodies.keep(item);
-        if let Some(id_shared) = self.turns.id(no) {
+        if let Some(id_shared) = self.turns.instances.id(no) {
             let row = MessageRow { instance: Arc::clone(id_shared), kind, record };
             self.staged.messages.insert(id, row, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
         }
-        self.turns.push(no, id, Message { visible_at_ms: VISIBLE, attempt: 0, kind, body }, self.now);
-        self.undo.push(Undo::Enqueued { instance: no, id });
+        self.turns.instances.push(
+            no,
+            id,
+            Message { visible_at_ms: VISIBLE, attempt: 0, kind, body },
+            self.now,
+        );
+        self.batch.undo.push(Undo::Enqueued { instance: no, id });
     }
 
     /// When something is visible that waits so long from now. No time at all is no delay, whatever the wall clock
@@ -116,8 +121,8 @@ impl Engine {
 
     pub(super) fn enqueue_work(&mut self, work: NewWork) {
         let NewWork { instance, execution, activity, session, tag, record, item } = work;
-        let id = self.next_work;
-        self.next_work += 1;
+        let id = self.work.next_id;
+        self.work.next_id += 1;
         let schedule = Schedule { visible_at_ms: VISIBLE, attempt: 0 };
         let body = self.bodies.keep(item);
         let instance: Arc<str> = instance.into();
@@ -144,8 +149,8 @@ impl Engine {
             body,
             scheduled_in,
         };
-        self.work.push(id, item, self.now);
-        self.undo.push(Undo::WorkEnqueued(id));
+        self.work.items.push(id, item, self.now);
+        self.batch.undo.push(Undo::WorkEnqueued(id));
     }
 
     fn abandon_turn(&mut self, abandon: &Abandon) -> Result<Reply, Stop> {
@@ -154,11 +159,11 @@ impl Engine {
         };
         let visible_at_ms = abandon.delay.map(|delay| self.visible_after(delay));
         if (visible_at_ms.is_some() || abandon.ignore_attempt)
-            && let Some(id) = self.turns.id(lease.instance).cloned()
+            && let Some(id) = self.turns.instances.id(lease.instance).cloned()
         {
             let messages = lease.messages.iter().map(|(id, message)| (*id, Was::of(message))).collect();
             let (no, instance) = (abandon.lease, lease.instance);
-            self.undo.push(Undo::TurnAbandoned { no, deadline, instance, id, messages });
+            self.batch.undo.push(Undo::TurnAbandoned { no, deadline, instance, id, messages });
         }
         self.put_back_turn(abandon.lease, lease, visible_at_ms, abandon.ignore_attempt);
         Ok(Reply::Done)
@@ -172,8 +177,8 @@ impl Engine {
         visible_at_ms: Option<u64>,
         ignore_attempt: bool,
     ) {
-        if self.turns.lease_of(lease.instance) == Some(no) {
-            self.turns.release(lease.instance);
+        if self.turns.instances.lease_of(lease.instance) == Some(no) {
+            self.turns.instances.release(lease.instance);
         }
         for (id, mut message) in lease.messages {
             if ignore_attempt {
@@ -188,15 +193,15 @@ impl Engine {
                 (None, true) => self.staged.messages.set_attempt(id, schedule),
                 (None, false) => {}
             }
-            self.turns.push(lease.instance, id, message, self.now);
+            self.turns.instances.push(lease.instance, id, message, self.now);
         }
     }
 
     fn ack_work(&mut self, lease: LeaseNo, completion: Option<NewMessage>) -> Result<Reply, Stop> {
         let (deadline, id) = self.end_work_lease(lease)?;
-        self.work.touch_session(id, self.now);
-        if let Some(entry) = self.work.remove(id) {
-            self.undo.push(Undo::WorkEnded { id, entry, deadline: Some(deadline) });
+        self.work.items.touch_session(id, self.now);
+        if let Some(entry) = self.work.items.remove(id) {
+            self.batch.undo.push(Undo::WorkEnded { id, entry, deadline: Some(deadline) });
         }
         self.staged.work.delete(id);
         if let Some(completion) = completion {
@@ -209,10 +214,10 @@ impl Engine {
         let (deadline, id) = self.end_work_lease(abandon.lease)?;
         let visible_at_ms = abandon.delay.map(|delay| self.visible_after(delay));
         if (visible_at_ms.is_some() || abandon.ignore_attempt)
-            && let Some(entry) = self.work.get(id)
+            && let Some(entry) = self.work.items.get(id)
         {
             let (no, schedule) = (abandon.lease, entry.schedule);
-            self.undo.push(Undo::WorkAbandoned { no, deadline, id, schedule });
+            self.batch.undo.push(Undo::WorkAbandoned { no, deadline, id, schedule });
         }
         self.release_work(id, visible_at_ms, abandon.ignore_attempt);
         Ok(Reply::Done)
@@ -220,7 +225,9 @@ impl Engine {
 
     /// Makes an activity whose lease has ended available again, as it was but for what is asked.
     pub(super) fn release_work(&mut self, id: WorkId, visible_at_ms: Option<u64>, ignore_attempt: bool) {
-        let Some(schedule) = self.work.give_back(id, visible_at_ms, ignore_attempt, self.now) else { return };
+        let Some(schedule) = self.work.items.give_back(id, visible_at_ms, ignore_attempt, self.now) else {
+            return;
+        };
         match (visible_at_ms, ignore_attempt) {
             (Some(_), _) => self.staged.work.reschedule(id, schedule),
             (None, true) => self.staged.work.set_attempt(id, schedule),
@@ -229,37 +236,37 @@ impl Engine {
     }
 
     fn renew_work(&mut self, renew: &Renew) -> Result<Reply, Stop> {
-        let held = self.work_leases.is_held(renew.lease, self.at);
-        let id = *self.work_leases.get(renew.lease).filter(|_| held).ok_or_else(unknown_work_lease)?;
-        self.work_leases.renew(renew.lease, self.now.monotonic.saturating_add(renew.extend_for));
-        self.work.touch_session(id, self.now);
+        let held = self.work.leases.is_held(renew.lease, self.batch.at);
+        let id = *self.work.leases.get(renew.lease).filter(|_| held).ok_or_else(unknown_work_lease)?;
+        self.work.leases.renew(renew.lease, self.now.monotonic.saturating_add(renew.extend_for));
+        self.work.items.touch_session(id, self.now);
         Ok(Reply::Done)
     }
 
     /// Ends the lease of a turn if it was held when the operation at hand was submitted.
     pub(super) fn end_turn_lease(&mut self, no: LeaseNo) -> Option<(Duration, TurnLease)> {
-        if self.turn_leases.is_held(no, self.at) { self.turn_leases.end(no) } else { None }
+        if self.turns.leases.is_held(no, self.batch.at) { self.turns.leases.end(no) } else { None }
     }
 
     fn end_work_lease(&mut self, no: LeaseNo) -> Result<(Duration, WorkId), Stop> {
-        let held = self.work_leases.is_held(no, self.at);
-        held.then(|| self.work_leases.end(no)).flatten().ok_or_else(unknown_work_lease)
+        let held = self.work.leases.is_held(no, self.batch.at);
+        held.then(|| self.work.leases.end(no)).flatten().ok_or_else(unknown_work_lease)
     }
 
     /// A turn's lease has ended, and its messages are gone with it.
     pub(super) fn remember_ended_turn(&mut self, no: LeaseNo, deadline: Duration, lease: TurnLease) {
-        if let Some(id) = self.turns.id(lease.instance).cloned() {
-            self.undo.push(Undo::TurnEnded { no, deadline, id, lease });
+        if let Some(id) = self.turns.instances.id(lease.instance).cloned() {
+            self.batch.undo.push(Undo::TurnEnded { no, deadline, id, lease });
         }
     }
 
     fn queue_depths(&self) -> duroxide::providers::QueueDepths {
         // Leases that are over, and end with the batch at hand.
         let now = self.now.monotonic;
-        let freed: usize = self.turn_leases.expired(now).map(|lease| lease.messages.len()).sum();
+        let freed: usize = self.turns.leases.expired(now).map(|lease| lease.messages.len()).sum();
         duroxide::providers::QueueDepths {
-            orchestrator_queue: self.turns.len() + freed,
-            worker_queue: self.work.unleased() + self.work_leases.expired(now).count(),
+            orchestrator_queue: self.turns.instances.len() + freed,
+            worker_queue: self.work.items.unleased() + self.work.leases.expired(now).count(),
             // Timers wait in the orchestrator queue.
             timer_queue: 0,
         }

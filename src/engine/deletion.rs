@@ -94,16 +94,14 @@ impl Engine {
 
     /// Whether an instance has yet to be started, and by this parent: the first start makes it what it is.
     fn waits_for_its_start(&mut self, id: &str, parent: &str) -> Result<bool, Stop> {
-        let Some(no) = self.turns.find(id) else { return Ok(false) };
-        let leased = self.turns.lease_of(no).and_then(|lease| self.turn_leases.get(lease));
+        let Some(no) = self.turns.instances.find(id) else { return Ok(false) };
+        let leased = self.turns.instances.lease_of(no).and_then(|lease| self.turns.leases.get(lease));
         let leased = leased.into_iter().flat_map(|lease| &lease.messages).map(|(id, message)| (*id, message));
-        let starts = self.turns.messages(no).chain(leased);
+        let starts = self.turns.instances.messages(no).chain(leased);
         let starts = starts.filter(|(_, message)| message.kind == MessageKind::Start);
         let Some(first) = starts.map(|(message, _)| message).min() else { return Ok(false) };
-        let named = matches!(
-            self.stored_rows(id)?,
-            Some(InstanceRows { identity: Identity::Named { .. }, .. })
-        );
+        let named =
+            matches!(self.stored_rows(id)?, Some(InstanceRows { identity: Identity::Named { .. }, .. }));
         Ok(!named && self.is_started_by(first, parent)?)
     }
 
@@ -177,19 +175,23 @@ impl Engine {
             None => Default::default(),
         };
         let mut messages = self.take_delayed(&instance)?;
-        if let Some(no) = self.turns.find(id) {
+        if let Some(no) = self.turns.instances.find(id) {
             // Whoever works on a turn of it finds the token invalid and cannot bring it back.
-            if let Some(lease_no) = self.turns.lease_of(no)
-                && let Some((deadline, lease)) = self.turn_leases.end(lease_no)
+            if let Some(lease_no) = self.turns.instances.lease_of(no)
+                && let Some((deadline, lease)) = self.turns.leases.end(lease_no)
             {
                 messages.extend(lease.messages.keys().copied());
                 self.remember_ended_turn(lease_no, deadline, lease);
             }
-            let dropped = self.turns.remove(no);
+            let dropped = self.turns.instances.remove(no);
             messages.extend(dropped.keys().copied());
-            self.undo.push(Undo::Dropped { instance: no, id: Arc::clone(&instance), messages: dropped });
+            self.batch.undo.push(Undo::Dropped {
+                instance: no,
+                id: Arc::clone(&instance),
+                messages: dropped,
+            });
         }
-        let work = self.work.of_instance(id);
+        let work = self.work.items.of_instance(id);
         result.queue_messages_deleted += (messages.len() + work.len()) as u64;
         for message in messages {
             self.staged.messages.delete(message);
@@ -197,8 +199,8 @@ impl Engine {
         for id in work {
             self.drop_work(id);
         }
-        self.history_changes.push(HistoryChange::Forget { instance });
-        self.damaged_histories.remove(id);
+        self.batch.history_changes.push(HistoryChange::Forget { instance });
+        self.damage.histories.remove(id);
         let Some(rows) = rows else { return Ok(None) };
         self.staged.deleted.push(rows.key);
         result.instances_deleted += u64::from(matches!(rows.identity, Identity::Named { .. }));
@@ -306,8 +308,13 @@ impl Engine {
     ) -> Result<(), Stop> {
         let mut left = filter.limit.unwrap_or(BULK_LIMIT_DEFAULT);
         let completed_before_ms = filter.completed_before;
-        let mut select =
-            BulkSelect { finished_trees, id: None, completed_before_ms, after: InstanceKey::MIN, limit: PAGE };
+        let mut select = BulkSelect {
+            finished_trees,
+            id: None,
+            completed_before_ms,
+            after: InstanceKey::MIN,
+            limit: PAGE,
+        };
         if let Some(ids) = &filter.instance_ids {
             let mut seen = HashSet::new();
             for id in ids.iter().filter(|id| seen.insert(id.as_str())) {

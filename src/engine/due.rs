@@ -20,7 +20,7 @@ impl Engine {
     pub(super) fn promote_messages(&mut self) {
         let mut due = Vec::new();
         while due.len() < DUE_MAX
-            && let Some(next) = self.turns.pop_due(self.now)
+            && let Some(next) = self.turns.instances.pop_due(self.now)
         {
             due.push(next);
         }
@@ -32,16 +32,16 @@ impl Engine {
         for ((hash, id), head) in due.into_iter().zip(heads) {
             match head {
                 Ok(Some(MessageHead { instance, kind, attempt })) => {
-                    let no = self.turns.instance(&instance);
+                    let no = self.turns.instances.instance(&instance);
                     let message = Message { visible_at_ms: VISIBLE, attempt, kind, body: None };
-                    self.turns.push(no, id, message, self.now);
+                    self.turns.instances.push(no, id, message, self.now);
                 }
                 Ok(None) => tracing::error!(message = id, "the row of a message that has fallen due is gone"),
                 // The others are not held up by it.
                 Err(damage) if damage.is_damage() => self.set_aside("messages", id, "", &damage),
                 Err(error) => {
                     tracing::warn!(message = id, %error, "a message that has fallen due could not be read");
-                    self.turns.delay_all(&[(hash, id, self.now.wall_ms.saturating_add(RETRY_MS))]);
+                    self.turns.instances.delay_all(&[(hash, id, self.now.wall_ms.saturating_add(RETRY_MS))]);
                 }
             }
         }
@@ -49,12 +49,12 @@ impl Engine {
 
     /// Whether more has fallen due than was made visible.
     pub(super) fn more_is_due(&self) -> bool {
-        self.turns.next_due_ms().is_some_and(|due_ms| due_ms <= self.now.wall_ms)
+        self.turns.instances.next_due_ms().is_some_and(|due_ms| due_ms <= self.now.wall_ms)
     }
 
     /// Removes the delayed messages of an instance from memory; their rows are the caller's. Gives their ids.
     pub(super) fn take_delayed(&mut self, instance: &Arc<str>) -> Result<Vec<MessageId>, Error> {
-        let mut found = self.turns.delayed_of(instance);
+        let mut found = self.turns.instances.delayed_of(instance);
         if found.is_empty() {
             return Ok(found);
         }
@@ -62,8 +62,12 @@ impl Engine {
         let mut heads = heads.into_iter();
         found.retain(|_| heads.next().flatten().is_some_and(|head| *head.instance == **instance));
         for id in &found {
-            if let Some(due_ms) = self.turns.take_delayed(instance, *id) {
-                self.undo.push(Undo::DroppedDelayed { instance: Arc::clone(instance), id: *id, due_ms });
+            if let Some(due_ms) = self.turns.instances.take_delayed(instance, *id) {
+                self.batch.undo.push(Undo::DroppedDelayed {
+                    instance: Arc::clone(instance),
+                    id: *id,
+                    due_ms,
+                });
             }
         }
         Ok(found)
@@ -71,8 +75,8 @@ impl Engine {
 
     /// Stages and schedules a message that waits for its time.
     pub(super) fn delay_message(&mut self, id: MessageId, row: MessageRow, due_ms: u64) {
-        self.turns.delay(&row.instance, id, due_ms);
-        self.undo.push(Undo::Delayed { instance: Arc::clone(&row.instance), id });
+        self.turns.instances.delay(&row.instance, id, due_ms);
+        self.batch.undo.push(Undo::Delayed { instance: Arc::clone(&row.instance), id });
         let schedule = Schedule { visible_at_ms: due_ms, attempt: 0 };
         self.staged.messages.insert(id, row, schedule);
     }

@@ -62,8 +62,7 @@ impl Engine {
             wanted.iter().enumerate().filter(|(_, wanted)| !wanted.is_empty()).map(|(at, _)| at).collect();
         let mut found: BTreeMap<usize, TurnFound> = BTreeMap::new();
         if !needed.is_empty() {
-            let wanted: Vec<TurnWanted> =
-                wanted.into_iter().filter(|wanted| !wanted.is_empty()).collect();
+            let wanted: Vec<TurnWanted> = wanted.into_iter().filter(|wanted| !wanted.is_empty()).collect();
             let loaded = self.store.turns(&wanted);
             found.extend(needed.into_iter().zip(loaded));
         }
@@ -76,7 +75,7 @@ impl Engine {
 
     /// Gathers what memory has of a turn.
     fn draft(&mut self, paired: &mut PairedTurn) -> Draft {
-        let id = self.turns.id(paired.instance).cloned().unwrap_or_else(|| Arc::from(""));
+        let id = self.turns.instances.id(paired.instance).cloned().unwrap_or_else(|| Arc::from(""));
         let mut wanted = TurnWanted::default();
         let mut bodies = Vec::with_capacity(paired.messages.len());
         for (message_id, message) in &mut paired.messages {
@@ -90,7 +89,7 @@ impl Engine {
             };
             bodies.push(body);
         }
-        let rows = match self.turns.rows(paired.instance) {
+        let rows = match self.turns.instances.rows(paired.instance) {
             RowCache::Present(rows) => Some(Arc::clone(rows)),
             RowCache::Absent | RowCache::Unread => None,
         };
@@ -126,13 +125,13 @@ impl Engine {
             HistoryChange::Fill { .. } | HistoryChange::Forget { .. } => false,
         };
         let is_forgotten = |change: &HistoryChange| matches!(change, HistoryChange::Forget { .. });
-        let changes = || self.history_changes.iter().filter(of_it);
+        let changes = || self.batch.history_changes.iter().filter(of_it);
         let mut runs = if is_new || changes().any(changed) {
             Vec::new()
         } else if changes().any(is_forgotten) {
             return None;
         } else {
-            self.histories.get(id, Some(rows.execution))?.1
+            self.shared.histories.get(id, Some(rows.execution))?.1
         };
         let staged = self.staged.history_of(rows.key, rows.execution);
         merge(&mut runs, staged);
@@ -152,15 +151,15 @@ impl Engine {
         let Complete { bodies, rows, loaded } = match complete {
             Ok(complete) if complete.bodies.is_empty() => {
                 // Everything in it was damaged, and is set aside.
-                self.turns.release(instance);
+                self.turns.instances.release(instance);
                 self.park_turn_again(accepts, fetch);
                 return true;
             }
             Ok(complete) => complete,
             Err(error) => {
-                self.turns.release(instance);
+                self.turns.instances.release(instance);
                 for (id, message) in messages {
-                    self.turns.push(instance, id, message, self.now);
+                    self.turns.instances.push(instance, id, message, self.now);
                 }
                 match self.hold_back_turn(instance, error) {
                     Some(error) => out.push_standing(fetch.responder, Err(error)),
@@ -170,12 +169,12 @@ impl Engine {
             }
         };
         let grant = self.turn_grant(instance, lease, bodies, rows, loaded, &mut messages);
-        self.undo.push(Undo::TurnGranted(lease));
+        self.batch.undo.push(Undo::TurnGranted(lease));
         let deadline = self.now.monotonic.saturating_add(fetch.lock_timeout);
-        self.turn_leases.grant(lease, deadline, TurnLease { instance, messages });
+        self.turns.leases.grant(lease, deadline, TurnLease { instance, messages });
         // An orchestrator's code acts through its acknowledgement alone, which comes later in the same log.
         let after = if self.sync_acks { self.store.next_commit() } else { 0 };
-        self.granted.push(Granted::Turn { accepts, fetch, after, grant: Box::new(grant) });
+        self.batch.granted.push(Granted::Turn { accepts, fetch, after, grant: Box::new(grant) });
         false
     }
 
@@ -188,7 +187,7 @@ impl Engine {
         draft: Draft,
         found: Option<TurnFound>,
     ) -> Result<Complete, Error> {
-        let id = self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
+        let id = self.turns.instances.id(instance).cloned().unwrap_or_else(|| Arc::from(""));
         let TurnFound { messages: records, history, kv } = found.unwrap_or_else(TurnFound::empty);
         let mut records = records.into_iter();
         let mut bodies = Vec::with_capacity(draft.bodies.len());
@@ -247,7 +246,7 @@ impl Engine {
         merge(&mut found.runs, self.staged.history_of(rows.key, rows.execution));
         contradictions::check(self.store.reads(), id, rows, &found)?;
         let (instance, execution, runs) = (Arc::clone(id), rows.execution, found.runs.clone());
-        self.history_changes.push(HistoryChange::Fill { instance, execution, runs });
+        self.batch.history_changes.push(HistoryChange::Fill { instance, execution, runs });
         Ok(found.runs)
     }
 
@@ -278,7 +277,7 @@ impl Engine {
             Err(error) => (Err(error), KvBase::new()),
         };
         TurnGrant {
-            instance: self.turns.id(instance).cloned().unwrap_or_else(|| Arc::from("")),
+            instance: self.turns.instances.id(instance).cloned().unwrap_or_else(|| Arc::from("")),
             name,
             version,
             execution,
@@ -286,7 +285,7 @@ impl Engine {
             messages: bodies,
             kv,
             attempt,
-            guard: LeaseGuard::new(Return::Turn(lease), Arc::clone(&self.returns)),
+            guard: LeaseGuard::new(Return::Turn(lease), Arc::clone(&self.shared.returns)),
         }
     }
 
@@ -310,7 +309,7 @@ impl Engine {
                 Ok(body) => body,
                 Err(error) => {
                     again = true;
-                    self.work.take_back(id, lease, self.now);
+                    self.work.items.take_back(id, lease, self.now);
                     match self.hold_back_work(id, error) {
                         Some(error) => out.push_standing(fetch.responder, Err(error)),
                         None => self.park_work_again(wants, fetch),
@@ -319,20 +318,20 @@ impl Engine {
                 }
             };
             self.staged.work.set_attempt(id, schedule);
-            self.undo.push(Undo::WorkGranted { no: lease, id });
-            self.work_leases.grant(lease, self.now.monotonic.saturating_add(fetch.lock_timeout), id);
-            let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.returns));
+            self.batch.undo.push(Undo::WorkGranted { no: lease, id });
+            self.work.leases.grant(lease, self.now.monotonic.saturating_add(fetch.lock_timeout), id);
+            let guard = LeaseGuard::new(Return::Work(lease), Arc::clone(&self.shared.returns));
             let grant = WorkGrant { body, attempt: schedule.attempt, guard };
             // An activity acts on the world: what had it run must not be gone afterwards.
             let after = if self.sync_acks { self.store.next_commit() } else { scheduled_in };
-            self.granted.push(Granted::Work { wants, fetch, after, grant: Box::new(grant) });
+            self.batch.granted.push(Granted::Work { wants, fetch, after, grant: Box::new(grant) });
         }
         again
     }
 
     /// What was granted is written with its batch: the fetches are answered when that is committed.
     pub(super) fn answer_granted(&mut self, out: &mut Replies<Reply>) {
-        for granted in self.granted.drain(..) {
+        for granted in self.batch.granted.drain(..) {
             match granted {
                 Granted::Turn { fetch, after, grant, .. } => {
                     out.push_after(after, fetch.responder, Ok(Reply::Turn(Some(grant))));
@@ -347,7 +346,7 @@ impl Engine {
     /// The batch could not be written, and it had operations: what was granted may have come from them. Whoever waited
     /// goes on waiting; should it fail without them, too, the fetches hear of it.
     pub(super) fn park_granted_again(&mut self) {
-        for granted in std::mem::take(&mut self.granted) {
+        for granted in std::mem::take(&mut self.batch.granted) {
             // Nobody has seen the grant, and the lease is undone with the batch.
             match granted {
                 Granted::Turn { accepts, fetch, grant, .. } => {
@@ -365,7 +364,7 @@ impl Engine {
     /// An activity from its record, or as it is staged.
     fn work_row(&self, id: WorkId, record: Option<Vec<u8>>) -> Result<GrantBody<WorkRow>, Error> {
         let staged = || self.staged.work.inserted(id).map(|row| row.record.clone());
-        let (Some(entry), Some(record)) = (self.work.get(id), record.or_else(staged)) else {
+        let (Some(entry), Some(record)) = (self.work.items.get(id), record.or_else(staged)) else {
             return Err(rusqlite::Error::QueryReturnedNoRows.into());
         };
         let row = WorkRow {

@@ -9,7 +9,7 @@ impl Engine {
     /// Schedules everything that waits. Every lease is free.
     pub(super) fn load(&mut self) -> Result<(), Error> {
         let now = self.now;
-        let (turns, work) = (&mut self.turns, &mut self.work);
+        let (turns, work) = (&mut self.turns.instances, &mut self.work.items);
         let (mut delayed, mut last_message, mut last_work) = (Vec::new(), 0, 0);
         let mut damaged: Vec<(&str, i64, Error)> = Vec::new();
         self.store.load(Waiting {
@@ -45,7 +45,7 @@ impl Engine {
             let last = if *table == "work" { &mut last_work } else { &mut last_message };
             *last = (*last).max(*id);
         }
-        (self.next_message, self.next_work) = (last_message + 1, last_work + 1);
+        (self.turns.next_id, self.work.next_id) = (last_message + 1, last_work + 1);
 
         turns.delay_all(&delayed);
         drop(delayed);

@@ -16,9 +16,7 @@ use super::{Engine, Stop};
 use crate::codec;
 use crate::error::Error;
 use crate::queue::{InstanceNo, RowCache, Runs};
-use crate::rows::{
-    ExecutionFound, ExecutionWanted, Identity, InstanceFound, InstanceKey, InstanceRows, Run,
-};
+use crate::rows::{ExecutionFound, ExecutionWanted, Identity, InstanceFound, InstanceKey, InstanceRows, Run};
 
 impl Runs for InstanceRows {
     fn is_runnable(&self) -> bool {
@@ -62,13 +60,13 @@ impl Engine {
             ids.sort_unstable();
             ids.dedup();
             let found = self.store.instances(&ids);
-            self.prefetched.instances.extend(ids.into_iter().zip(found));
+            self.batch.prefetched.instances.extend(ids.into_iter().zip(found));
         }
         let executions: Vec<ExecutionWanted> = ops.filter_map(|op| self.unknown_execution_of(op)).collect();
         if !executions.is_empty() {
             let found = self.store.executions(&executions);
             let keys = executions.into_iter().map(|wanted| (wanted.key, wanted.execution, wanted.before));
-            self.prefetched.executions.extend(keys.zip(found));
+            self.batch.prefetched.executions.extend(keys.zip(found));
         }
     }
 
@@ -76,13 +74,14 @@ impl Engine {
     fn unknown_instance_of(&self, op: &Op) -> Option<Arc<str>> {
         match op {
             Op::AckTurn(ack) => {
-                let no = self.turn_leases.get(ack.lease)?.instance;
-                let is_unknown = matches!(self.turns.rows(no), RowCache::Unread);
-                self.turns.id(no).filter(|_| is_unknown).cloned()
+                let no = self.turns.leases.get(ack.lease)?.instance;
+                let is_unknown = matches!(self.turns.instances.rows(no), RowCache::Unread);
+                self.turns.instances.id(no).filter(|_| is_unknown).cloned()
             }
             Op::AppendHistory { instance, .. } => {
-                let no = self.turns.find(instance);
-                let is_known = no.is_some_and(|no| !matches!(self.turns.rows(no), RowCache::Unread));
+                let no = self.turns.instances.find(instance);
+                let is_known =
+                    no.is_some_and(|no| !matches!(self.turns.instances.rows(no), RowCache::Unread));
                 (!is_known).then(|| instance.as_str().into())
             }
             _ => None,
@@ -92,18 +91,18 @@ impl Engine {
     fn unknown_execution_of(&self, op: &Op) -> Option<ExecutionWanted> {
         let (no, id, execution, runs) = match op {
             Op::AckTurn(ack) => {
-                let no = self.turn_leases.get(ack.lease)?.instance;
-                (Some(no), self.turns.id(no)?.as_ref(), ack.execution, &ack.history)
+                let no = self.turns.leases.get(ack.lease)?.instance;
+                (Some(no), self.turns.instances.id(no)?.as_ref(), ack.execution, &ack.history)
             }
             Op::AppendHistory { instance, execution, runs } => {
-                (self.turns.find(instance), instance.as_str(), *execution, runs)
+                (self.turns.instances.find(instance), instance.as_str(), *execution, runs)
             }
             _ => return None,
         };
-        if let Some(RowCache::Present(rows)) = no.map(|no| self.turns.rows(no)) {
+        if let Some(RowCache::Present(rows)) = no.map(|no| self.turns.instances.rows(no)) {
             return wanted(rows, execution, runs);
         }
-        match self.prefetched.instances.get(id) {
+        match self.batch.prefetched.instances.get(id) {
             Some(Ok(Some(found))) => wanted(&found.rows, execution, runs),
             _ => None,
         }
@@ -111,13 +110,13 @@ impl Engine {
 
     /// The rows of an instance, asked for once and then kept up to date.
     pub(super) fn rows_of(&mut self, no: InstanceNo) -> Result<Option<Arc<InstanceRows>>, Stop> {
-        match self.turns.rows(no) {
+        match self.turns.instances.rows(no) {
             RowCache::Present(rows) => return Ok(Some(Arc::clone(rows))),
             RowCache::Absent => return Ok(None),
             RowCache::Unread => {}
         }
-        let Some(id) = self.turns.id(no).cloned() else { return Ok(None) };
-        let found = match self.prefetched.instances.remove(&id) {
+        let Some(id) = self.turns.instances.id(no).cloned() else { return Ok(None) };
+        let found = match self.batch.prefetched.instances.remove(&id) {
             Some(found) => found,
             None => self.find_instance(&id),
         };
@@ -133,7 +132,7 @@ impl Engine {
     /// What there is of an execution: committed, and staged.
     pub(super) fn execution_of(&mut self, wanted: ExecutionWanted) -> Result<ExecutionFound, Error> {
         let asked = (wanted.key, wanted.execution, wanted.before);
-        let found = match self.prefetched.executions.remove(&asked) {
+        let found = match self.batch.prefetched.executions.remove(&asked) {
             Some(found) => found,
             None => {
                 let (key, execution, before) = asked.clone();
@@ -179,8 +178,8 @@ impl Engine {
 
     /// What an instance's rows are from here on; forgotten if the batch is rolled back.
     pub(super) fn learn(&mut self, instance: InstanceNo, rows: RowCache<Arc<InstanceRows>>) {
-        self.turns.set_rows(instance, rows);
-        self.undo.push(Undo::Learned { instance });
+        self.turns.instances.set_rows(instance, rows);
+        self.batch.undo.push(Undo::Learned { instance });
     }
 
     /// The key of an instance that gets its first row.

@@ -14,9 +14,7 @@ use super::undo::Undo;
 use super::{Engine, TurnFetch, WorkFetch};
 use crate::buffer::{Replies, Responder};
 use crate::error::Error;
-use crate::queue::{
-    Body, InstanceNo, LeaseNo, Message, MessageId, Next, Schedule, Wants, WorkId,
-};
+use crate::queue::{Body, InstanceNo, LeaseNo, Message, MessageId, Next, Schedule, Wants, WorkId};
 
 /// How many instances one batch looks at for turns that fetches may not have in the end; the next one goes on at
 /// once.
@@ -80,7 +78,7 @@ impl Engine {
         let deadline = self.now.monotonic.saturating_add(fetch.poll_timeout);
         let FetchTurn { no, lock_timeout, filter, .. } = fetch;
         let parked = TurnFetch { no, deadline, lock_timeout, responder };
-        self.parked_turns.park(no, deadline, Accepts::new(filter.as_ref()), parked);
+        self.turns.parked.park(no, deadline, Accepts::new(filter.as_ref()), parked);
     }
 
     pub(super) fn park_work(&mut self, fetch: FetchWork, responder: Responder<Reply>) {
@@ -92,22 +90,22 @@ impl Engine {
         let (owner, session_timeout) = session.unzip();
         let session_timeout = session_timeout.unwrap_or_default();
         let parked = WorkFetch { no, deadline, lock_timeout, session_timeout, responder };
-        self.parked_work.park(no, deadline, Wants { owner, tags }, parked);
+        self.work.parked.park(no, deadline, Wants { owner, tags }, parked);
     }
 
     pub(super) fn match_turns(&mut self, out: &mut Replies<Reply>) {
-        self.looks_left = false;
+        self.turns.looks_left = false;
         // One look for each instance that came in with this batch, and some more, so that it comes to an end.
-        let mut looks = LOOKS_MAX.saturating_add(self.turns.take_newly_unread());
-        if self.turns.take_news() {
-            self.parked_turns.news();
+        let mut looks = LOOKS_MAX.saturating_add(self.turns.instances.take_newly_unread());
+        if self.turns.instances.take_news() {
+            self.turns.parked.news();
         }
         loop {
             let paired = match self.pair_turns(&mut looks) {
                 Ok(paired) => paired,
                 // Nobody can tell what any of them may have.
                 Err(error) => {
-                    for fetch in self.parked_turns.drain() {
+                    for fetch in self.turns.parked.drain() {
                         out.push_standing(fetch.responder, Err(error.clone()));
                     }
                     return;
@@ -122,39 +120,39 @@ impl Engine {
     /// Takes the fetches that can be served, each with an instance that is under its lease from here on.
     fn pair_turns(&mut self, looks: &mut usize) -> Result<Vec<PairedTurn>, Error> {
         let (mut paired, mut walked) = (Vec::new(), None);
-        while self.turns.has_candidates()
-            && let Some((no, accepts)) = self.parked_turns.next_hopeful(walked)
+        while self.turns.instances.has_candidates()
+            && let Some((no, accepts)) = self.turns.parked.next_hopeful(walked)
         {
             if accepts.is_empty() {
-                self.parked_turns.found_nothing(no);
+                self.turns.parked.found_nothing(no);
                 continue;
             }
-            match self.turns.next(|pinned| accepts.admits(pinned)) {
-                Next::Nothing => self.parked_turns.found_nothing(no),
+            match self.turns.instances.next(|pinned| accepts.admits(pinned)) {
+                Next::Nothing => self.turns.parked.found_nothing(no),
                 Next::Ready(instance) => {
                     let accepts = accepts.clone();
-                    if let Some(fetch) = self.parked_turns.take(no)
+                    if let Some(fetch) = self.turns.parked.take(no)
                         && !fetch.responder.is_abandoned()
                     {
                         let lease = self.new_lease();
-                        let messages = self.turns.lease(instance, lease);
+                        let messages = self.turns.instances.lease(instance, lease);
                         paired.push(PairedTurn { accepts, fetch, lease, instance, messages });
                     }
                 }
                 Next::Orphaned(instance) => self.drop_orphans(instance),
                 Next::Unread(_) if *looks == 0 => {
-                    self.looks_left = true;
+                    self.turns.looks_left = true;
                     walked = Some(no);
                 }
                 Next::Unread(_) => {
                     // As many as there are fetches that may want one.
-                    let many = self.parked_turns.len().min(*looks);
+                    let many = self.turns.parked.len().min(*looks);
                     let looked_at = match self.look_at_oldest(many) {
                         Ok(looked_at) => looked_at,
                         // What is paired already goes back: it is granted by the next batch.
                         Err(error) if paired.is_empty() => return Err(error),
                         Err(_) => {
-                            self.looks_left = true;
+                            self.turns.looks_left = true;
                             return Ok(paired);
                         }
                     };
@@ -168,8 +166,9 @@ impl Engine {
     /// Looks at the rows of the oldest instances that nobody has looked at, and tells how many. An error is for whoever
     /// might have had the oldest.
     fn look_at_oldest(&mut self, many: usize) -> Result<usize, Error> {
-        let numbers = self.turns.oldest_unread(many);
-        let ids: Vec<Arc<str>> = numbers.iter().filter_map(|no| self.turns.id(*no).cloned()).collect();
+        let numbers = self.turns.instances.oldest_unread(many);
+        let ids: Vec<Arc<str>> =
+            numbers.iter().filter_map(|no| self.turns.instances.id(*no).cloned()).collect();
         let found = self.store.instances(&ids);
         for (place, ((no, id), found)) in numbers.iter().zip(&ids).zip(found).enumerate() {
             match found {
@@ -190,8 +189,8 @@ impl Engine {
 
     /// Drops queued events that came before their instance started and would be next.
     fn drop_orphans(&mut self, no: InstanceNo) {
-        let Some(instance) = self.turns.id(no).cloned() else { return };
-        let messages = self.turns.take_visible(no);
+        let Some(instance) = self.turns.instances.id(no).cloned() else { return };
+        let messages = self.turns.instances.take_visible(no);
         tracing::warn!(
             %instance,
             messages = messages.len(),
@@ -200,7 +199,7 @@ impl Engine {
         for id in messages.keys() {
             self.staged.messages.delete(*id);
         }
-        self.undo.push(Undo::Dropped { instance: no, id: instance, messages });
+        self.batch.undo.push(Undo::Dropped { instance: no, id: instance, messages });
     }
 
     pub(super) fn match_work(&mut self, out: &mut Replies<Reply>) {
@@ -208,13 +207,15 @@ impl Engine {
             let mut paired = Vec::new();
             let gone = |fetch: &WorkFetch| fetch.responder.is_abandoned();
             while let Some((wants, fetch, id)) =
-                self.parked_work.next_match(&mut self.work, self.now.monotonic, gone)
+                self.work.parked.next_match(&mut self.work.items, self.now.monotonic, gone)
             {
                 let lease = self.new_lease();
                 let session_until = self.now.monotonic.saturating_add(fetch.session_timeout);
                 let session = wants.owner.as_ref().map(|owner| (owner, session_until));
-                let scheduled_in = self.work.get(id).map_or(0, |entry| entry.scheduled_in);
-                let Some((schedule, body)) = self.work.lease(id, lease, session, self.now) else { break };
+                let scheduled_in = self.work.items.get(id).map_or(0, |entry| entry.scheduled_in);
+                let Some((schedule, body)) = self.work.items.lease(id, lease, session, self.now) else {
+                    break;
+                };
                 paired.push(PairedWork { wants, fetch, lease, id, schedule, body, scheduled_in });
             }
             if paired.is_empty() || !self.grant_work(paired, out) {
@@ -225,11 +226,11 @@ impl Engine {
 
     /// Parks a fetch again, in its place among the others.
     pub(super) fn park_turn_again(&mut self, accepts: Accepts, fetch: TurnFetch) {
-        self.parked_turns.park(fetch.no, fetch.deadline, accepts, fetch);
+        self.turns.parked.park(fetch.no, fetch.deadline, accepts, fetch);
     }
 
     pub(super) fn park_work_again(&mut self, wants: Wants, fetch: WorkFetch) {
-        self.parked_work.park(fetch.no, fetch.deadline, wants, fetch);
+        self.work.parked.park(fetch.no, fetch.deadline, wants, fetch);
     }
 
     pub(super) fn new_lease(&mut self) -> LeaseNo {

@@ -11,6 +11,7 @@ use super::*;
 use crate::buffer::Pending;
 use crate::buffer::by_hand::{self, answer};
 use crate::clock::ManualClock;
+use crate::database::Held;
 use crate::options::Options;
 use crate::provider::Encoder;
 use crate::sqlite::{Location, Patience};
@@ -94,9 +95,9 @@ fn the_first_turn_looks_at_one_instance_however_many_wait() {
     let (mut engine, _clock) = open(&Location::Memory);
     cycle(&mut engine, (0..WAITING).map(|n| start(&format!("i-{n}"))).collect()).expect("it is committed");
     assert_eq!(fetched(&mut engine, 1), Some(("i-0".into(), 1)));
-    assert_eq!(engine.turns.unread(), WAITING - 1);
+    assert_eq!(engine.turns.instances.unread(), WAITING - 1);
     assert_eq!(fetched(&mut engine, 2), Some(("i-1".into(), 1)));
-    assert_eq!(engine.turns.unread(), WAITING - 2);
+    assert_eq!(engine.turns.instances.unread(), WAITING - 2);
 }
 
 #[test]
@@ -111,13 +112,13 @@ fn a_fetch_that_may_have_none_hears_so_when_all_were_looked_at_a_few_in_each_bat
         if let Some(reply) = answer(&mut pending[0]).expect("it is answered") {
             break reply;
         }
-        let left = engine.turns.unread();
+        let left = engine.turns.instances.unread();
         assert_eq!(engine.wait(), Some(Duration::ZERO), "the next batch goes on at once");
         submit(&mut engine, vec![]).expect("it is committed");
-        assert!(left - engine.turns.unread() <= 256);
+        assert!(left - engine.turns.instances.unread() <= 256);
         batches += 1;
     };
-    assert_eq!((granted(Some(reply)), batches, engine.turns.unread()), (None, 4, 0));
+    assert_eq!((granted(Some(reply)), batches, engine.turns.instances.unread()), (None, 4, 0));
     assert_ne!(engine.wait(), Some(Duration::ZERO));
     // All of them are known by now, and one of them can run.
     cycle(&mut engine, vec![start("i-7")]).expect("it is committed");
@@ -146,9 +147,9 @@ fn queued_events_before_a_start_are_dropped_when_they_would_be_next_and_not_befo
     assert_eq!(fetched(&mut engine, 1), Some(("older".into(), 1)));
     cycle(&mut engine, vec![start("late")]).expect("it is committed");
     assert_eq!(fetched(&mut engine, 2), Some(("late".into(), 2)), "its start came before its turn did");
-    assert_eq!(engine.turns.len(), 1);
+    assert_eq!(engine.turns.instances.len(), 1);
     assert_eq!(fetched(&mut engine, 3), None);
-    assert_eq!(engine.turns.len(), 0, "nothing else was before it");
+    assert_eq!(engine.turns.instances.len(), 0, "nothing else was before it");
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn who_can_replay_nothing_drops_nothing() {
     let lock_timeout = Duration::from_secs(60);
     let fetch = Op::FetchTurn(FetchTurn { no: 1, lock_timeout, poll_timeout: Duration::ZERO, filter });
     assert_eq!(granted(cycle(&mut engine, vec![fetch]).expect("it is committed").remove(0)), None);
-    assert_eq!((engine.turns.len(), engine.turns.unread()), (1, 1));
+    assert_eq!((engine.turns.instances.len(), engine.turns.instances.unread()), (1, 1));
 }
 
 #[test]
@@ -198,11 +199,11 @@ fn timers_make_no_instance_known_until_they_fall_due_a_few_in_each_batch() {
         let (mut engine, _clock) = open(&location);
         let timers = (0..WAITING).map(|n| cancel(&format!("i-{n}"), Visible::After(due)));
         cycle(&mut engine, timers.chain([start("i-7")]).collect()).expect("it is committed");
-        assert_eq!((engine.turns.known(), engine.turns.len()), (1, WAITING + 1));
+        assert_eq!((engine.turns.instances.known(), engine.turns.instances.len()), (1, WAITING + 1));
         engine.close().expect("it closes");
     }
     let (mut engine, clock) = open(&location);
-    assert_eq!((engine.turns.known(), engine.turns.len()), (1, WAITING + 1));
+    assert_eq!((engine.turns.instances.known(), engine.turns.instances.len()), (1, WAITING + 1));
     assert_eq!(fetched(&mut engine, 1), Some(("i-7".into(), 1)));
     clock.advance(due);
     // What has fallen due can run on nothing, but for what is under a lease.
@@ -213,7 +214,10 @@ fn timers_make_no_instance_known_until_they_fall_due_a_few_in_each_batch() {
         submit(&mut engine, vec![]).expect("it is committed");
         batches += 1;
     }
-    assert_eq!((batches, engine.turns.len(), engine.turns.next_due_ms()), (4, WAITING, None));
+    assert_eq!(
+        (batches, engine.turns.instances.len(), engine.turns.instances.next_due_ms()),
+        (4, WAITING, None)
+    );
     cycle(&mut engine, vec![start("i-9")]).expect("it is committed");
     clock.set_wall_ms(START_MS);
     assert_eq!(fetched(&mut engine, 3), Some(("i-9".into(), 2)), "what was due stays visible");
@@ -228,7 +232,7 @@ fn the_timers_of_a_deleted_instance_go_with_it_and_no_others() {
     cycle(&mut engine, vec![cancel("doomed", later)]).expect("it is committed");
     let replies = cycle(&mut engine, vec![delete]).expect("it is committed");
     let Some(Some(Reply::Deleted(deleted))) = replies.into_iter().next() else { panic!("it is deleted") };
-    assert_eq!((deleted.queue_messages_deleted, engine.turns.len()), (2, 1));
+    assert_eq!((deleted.queue_messages_deleted, engine.turns.instances.len()), (2, 1));
     let left = || queued_rows(&engine);
     assert_eq!(left(), ["other"]);
     clock.advance(Duration::from_secs(60));
@@ -245,7 +249,7 @@ fn a_turn_abandoned_with_a_delay_is_back_when_it_is_over() {
     let delay = Some(Duration::from_secs(5));
     let abandon = Op::AbandonTurn(Abandon { lease: grant.guard.keep(), delay, ignore_attempt: false });
     cycle(&mut engine, vec![abandon]).expect("it is committed");
-    assert_eq!((engine.turns.len(), fetched(&mut engine, 2)), (1, None));
+    assert_eq!((engine.turns.instances.len(), fetched(&mut engine, 2)), (1, None));
     clock.advance(Duration::from_secs(5));
     let replies = cycle(&mut engine, vec![fetch(3, Duration::ZERO)]).expect("it is committed");
     let Some(Some(Reply::Turn(Some(grant)))) = replies.into_iter().next() else { panic!("it is granted") };
@@ -265,15 +269,22 @@ fn a_damaged_message_that_falls_due_holds_up_no_other() {
     cycle(&mut engine, vec![cancel("damaged", later), cancel("other", later), start("other")])
         .expect("it is committed");
     let damage = "UPDATE messages SET instance = CAST(x'ff' AS TEXT) WHERE instance = 'damaged'";
-    assert_eq!(engine.store.connection().expect("it is SQLite").execute(damage, []).expect("it is damaged"), 1);
+    assert_eq!(
+        engine.store.connection().expect("it is SQLite").execute(damage, []).expect("it is damaged"),
+        1
+    );
     clock.advance(Duration::from_secs(60));
     assert_eq!(fetched(&mut engine, 1), Some(("other".into(), 2)));
-    assert_eq!(engine.turns.next_due_ms(), None);
+    assert_eq!(engine.turns.instances.next_due_ms(), None);
 }
 
 fn queued_rows(engine: &Engine) -> Vec<String> {
-    let mut statement =
-        engine.store.connection().expect("it is SQLite").prepare("SELECT instance FROM messages ORDER BY id").unwrap();
+    let mut statement = engine
+        .store
+        .connection()
+        .expect("it is SQLite")
+        .prepare("SELECT instance FROM messages ORDER BY id")
+        .unwrap();
     let rows = statement.query_map([], |row| row.get(0)).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }

@@ -18,8 +18,8 @@ use crate::rows::{
 impl Engine {
     pub(super) fn ack_turn(&mut self, mut ack: TurnAck) -> Result<Reply, Stop> {
         // Checks first: nothing below them can be refused.
-        let no = self.turn_leases.get(ack.lease).ok_or_else(unknown_turn_lease)?.instance;
-        let Some(id) = self.turns.id(no).cloned() else { return Err(unknown_turn_lease()) };
+        let no = self.turns.leases.get(ack.lease).ok_or_else(unknown_turn_lease)?.instance;
+        let Some(id) = self.turns.instances.id(no).cloned() else { return Err(unknown_turn_lease()) };
         let before = self.rows_of(no)?;
         // The runtime's last word about a history that it could not read has an id far from the others. It is written,
         // whatever a damaged row says of how far it reaches.
@@ -45,22 +45,22 @@ impl Engine {
         }
         // After the enqueue: an activity that is scheduled and cancelled in one turn never runs.
         for (instance, execution, activity) in &ack.cancelled {
-            for id in self.work.of_activity(instance, *execution, *activity) {
+            for id in self.work.items.of_activity(instance, *execution, *activity) {
                 self.drop_work(id);
             }
         }
         for message in ack.messages {
             self.enqueue_message(message);
         }
-        self.turns.release(no);
+        self.turns.instances.release(no);
         Ok(Reply::Done)
     }
 
     /// Removes an activity, whoever works on it: its lease is gone, so the worker learns at its next renewal.
     pub(super) fn drop_work(&mut self, id: WorkId) {
-        let Some(entry) = self.work.remove(id) else { return };
-        let deadline = entry.lease.and_then(|no| self.work_leases.end(no)).map(|(deadline, _)| deadline);
-        self.undo.push(Undo::WorkEnded { id, entry, deadline });
+        let Some(entry) = self.work.items.remove(id) else { return };
+        let deadline = entry.lease.and_then(|no| self.work.leases.end(no)).map(|(deadline, _)| deadline);
+        self.batch.undo.push(Undo::WorkEnded { id, entry, deadline });
         self.staged.work.delete(id);
     }
 
@@ -129,7 +129,7 @@ impl Engine {
             rows.latest = execution;
         }
         let (instance, execution, runs) = (Arc::clone(id), ack.execution, std::mem::take(&mut ack.history));
-        self.history_changes.push(HistoryChange::Add { instance, execution, runs, complete });
+        self.batch.history_changes.push(HistoryChange::Add { instance, execution, runs, complete });
         self.learn(no, RowCache::Present(Arc::new(rows)));
     }
 
@@ -139,7 +139,7 @@ impl Engine {
         execution: u64,
         mut runs: Vec<Arc<Run>>,
     ) -> Result<Reply, Stop> {
-        let no = self.turns.instance(id);
+        let no = self.turns.instances.instance(id);
         let id: Arc<str> = id.into();
         let before = self.rows_of(no)?;
         let (key, found) = match &before {
@@ -163,7 +163,7 @@ impl Engine {
             self.stage_events(&id, key, execution, &mut ExecutionRows::default(), &mut runs);
         }
         self.learn(no, RowCache::Present(Arc::new(rows)));
-        self.history_changes.push(HistoryChange::Forget { instance: id });
+        self.batch.history_changes.push(HistoryChange::Forget { instance: id });
         Ok(Reply::Done)
     }
 
@@ -222,8 +222,9 @@ impl Engine {
         let Some(wanted) = wanted(rows, execution, runs) else { return Ok(None) };
         let before = wanted.before.clone();
         let found = self.execution_of(wanted);
-        let found =
-            found.map_err(|error| unread(error, || format!("the history of instance {id}, execution {execution}")))?;
+        let found = found.map_err(|error| {
+            unread(error, || format!("the history of instance {id}, execution {execution}"))
+        })?;
         for run in runs {
             let asked = before.iter().position(|event| *event == run.last_event);
             let reaching = asked.and_then(|place| found.before.get(place).copied().flatten());

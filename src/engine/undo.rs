@@ -110,9 +110,9 @@ impl Engine {
     /// Memory is as it was before the batch.
     pub(super) fn undo_batch(&mut self) {
         // What was committed before is still true.
-        self.history_changes.clear();
+        self.batch.history_changes.clear();
         self.staged.rolled_back();
-        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+        for undo in std::mem::take(&mut self.batch.undo).into_iter().rev() {
             self.undo_one(undo);
         }
     }
@@ -120,77 +120,80 @@ impl Engine {
     fn undo_one(&mut self, undo: Undo) {
         match undo {
             Undo::Enqueued { instance, id } => {
-                if self.turns.take_message(instance, id).is_none()
-                    && let Some(no) = self.turns.lease_of(instance)
-                    && let Some(held_back) = self.turn_leases.get_mut(no)
+                if self.turns.instances.take_message(instance, id).is_none()
+                    && let Some(no) = self.turns.instances.lease_of(instance)
+                    && let Some(held_back) = self.turns.leases.get_mut(no)
                 {
                     held_back.messages.remove(&id);
                 }
             }
             Undo::Delayed { instance, id } => {
-                self.turns.take_delayed(&instance, id);
+                self.turns.instances.take_delayed(&instance, id);
             }
-            Undo::DroppedDelayed { instance, id, due_ms } => self.turns.delay(&instance, id, due_ms),
-            Undo::Learned { instance } => self.turns.set_rows(instance, RowCache::Unread),
+            Undo::DroppedDelayed { instance, id, due_ms } => {
+                self.turns.instances.delay(&instance, id, due_ms)
+            }
+            Undo::Learned { instance } => self.turns.instances.set_rows(instance, RowCache::Unread),
             Undo::TurnGranted(no) => {
-                let Some((_, lease)) = self.turn_leases.end(no) else { return };
-                self.turns.release(lease.instance);
+                let Some((_, lease)) = self.turns.leases.end(no) else { return };
+                self.turns.instances.release(lease.instance);
                 for (id, mut message) in lease.messages {
                     message.attempt = message.attempt.saturating_sub(1);
-                    self.turns.push(lease.instance, id, message, self.now);
+                    self.turns.instances.push(lease.instance, id, message, self.now);
                 }
             }
             Undo::TurnEnded { no, deadline, id, lease } => {
-                self.turns.reinstate(lease.instance, &id);
-                self.turns.lease_nothing(lease.instance, no);
-                self.turn_leases.grant(no, deadline, lease);
+                self.turns.instances.reinstate(lease.instance, &id);
+                self.turns.instances.lease_nothing(lease.instance, no);
+                self.turns.leases.grant(no, deadline, lease);
             }
             Undo::TurnAbandoned { no, deadline, instance, id: name, messages } => {
                 // With nothing but delayed messages it may have been forgotten.
-                self.turns.reinstate(instance, &name);
+                self.turns.instances.reinstate(instance, &name);
                 let messages = messages.into_iter().map(|(id, was)| {
-                    let body = self.turns.take_message(instance, id).and_then(|message| message.body);
-                    self.turns.take_delayed(&name, id);
+                    let body =
+                        self.turns.instances.take_message(instance, id).and_then(|message| message.body);
+                    self.turns.instances.take_delayed(&name, id);
                     let Was { schedule: Schedule { visible_at_ms, attempt }, kind } = was;
                     (id, Message { visible_at_ms, attempt, kind, body })
                 });
                 let messages = messages.collect();
-                self.turns.lease_nothing(instance, no);
-                self.turn_leases.grant(no, deadline, TurnLease { instance, messages });
+                self.turns.instances.lease_nothing(instance, no);
+                self.turns.leases.grant(no, deadline, TurnLease { instance, messages });
             }
             Undo::Dropped { instance, id, messages } => {
-                self.turns.reinstate(instance, &id);
+                self.turns.instances.reinstate(instance, &id);
                 for (id, message) in messages {
-                    self.turns.push(instance, id, message, self.now);
+                    self.turns.instances.push(instance, id, message, self.now);
                 }
             }
             Undo::WorkEnqueued(id) => {
-                self.work.remove(id);
+                self.work.items.remove(id);
             }
             Undo::WorkGranted { no, id } => {
-                self.work_leases.end(no);
-                self.work.take_back(id, no, self.now);
+                self.work.leases.end(no);
+                self.work.items.take_back(id, no, self.now);
             }
             Undo::WorkEnded { id, entry, deadline } => {
                 if let Some((no, deadline)) = entry.lease.zip(deadline) {
-                    self.work_leases.grant(no, deadline, id);
+                    self.work.leases.grant(no, deadline, id);
                 }
-                self.work.push(id, entry, self.now);
+                self.work.items.push(id, entry, self.now);
             }
             Undo::WorkAbandoned { no, deadline, id, schedule } => {
-                if let Some(entry) = self.work.remove(id) {
-                    self.work.push(id, WorkEntry { schedule, lease: Some(no), ..entry }, self.now);
-                    self.work_leases.grant(no, deadline, id);
+                if let Some(entry) = self.work.items.remove(id) {
+                    self.work.items.push(id, WorkEntry { schedule, lease: Some(no), ..entry }, self.now);
+                    self.work.leases.grant(no, deadline, id);
                 }
             }
             // Until it is committed.
             Undo::MessageTakenBack { id, schedule } => {
                 self.staged.messages.set_attempt(id, schedule);
-                self.undo.push(Undo::MessageTakenBack { id, schedule });
+                self.batch.undo.push(Undo::MessageTakenBack { id, schedule });
             }
             Undo::WorkTakenBack { id, schedule } => {
                 self.staged.work.set_attempt(id, schedule);
-                self.undo.push(Undo::WorkTakenBack { id, schedule });
+                self.batch.undo.push(Undo::WorkTakenBack { id, schedule });
             }
         }
     }

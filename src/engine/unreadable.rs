@@ -61,15 +61,11 @@ pub(super) enum Suspect {
 impl Engine {
     /// The rows of an instance, or something else that its turn needs, cannot be read. An error is for the fetch that
     /// was to have it; `None` says that it is out of the way, and there may be something else for that fetch.
-    pub(super) fn hold_back_turn(
-        &mut self,
-        instance: InstanceNo,
-        error: Error,
-    ) -> Option<Error> {
+    pub(super) fn hold_back_turn(&mut self, instance: InstanceNo, error: Error) -> Option<Error> {
         let until = match self.verdict(Suspect::Instance(instance), error) {
             Verdict::Retry(error) => return Some(error),
             Verdict::HoldBack { until, error } => {
-                if let Some(id) = self.turns.id(instance).cloned() {
+                if let Some(id) = self.turns.instances.id(instance).cloned() {
                     tracing::error!(instance = %id, %error, "an instance is held back: it cannot be read");
                 }
                 until
@@ -77,26 +73,27 @@ impl Engine {
         };
         // A lease that nobody has.
         let lease = self.new_lease();
-        let messages = self.turns.lease(instance, lease);
-        self.turn_leases.grant(lease, until, TurnLease { instance, messages });
+        let messages = self.turns.instances.lease(instance, lease);
+        self.turns.leases.grant(lease, until, TurnLease { instance, messages });
         None
     }
 
     /// The same for an activity.
     pub(super) fn hold_back_work(&mut self, id: WorkId, error: Error) -> Option<Error> {
-        let instance = self.work.get(id).map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.instance));
+        let instance =
+            self.work.items.get(id).map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.instance));
         match self.verdict(Suspect::Work(id), error) {
             Verdict::Retry(error) => return Some(error),
             Verdict::HoldBack { until: Duration::MAX, error } => {
                 // Out of memory, so that nobody touches its row.
-                self.work.remove(id);
+                self.work.items.remove(id);
                 self.log_set_aside("work", id, &instance, &error);
             }
             Verdict::HoldBack { until, error } => {
                 tracing::error!(id, %instance, %error, "an activity is held back: it cannot be read");
                 let lease = self.new_lease();
-                self.work.lease(id, lease, None, self.now);
-                self.work_leases.grant(lease, until, id);
+                self.work.items.lease(id, lease, None, self.now);
+                self.work.leases.grant(lease, until, id);
             }
         }
         None
@@ -105,7 +102,7 @@ impl Engine {
     /// A queued row is damaged: whoever called has seen to it that nobody is given it any more.
     pub(super) fn set_aside(&self, table: &str, id: i64, instance: &str, error: &Error) {
         // One that could not be deleted has been counted.
-        Counters::add(&self.counters.set_aside, u64::from(!self.undeletable.has(table, id)));
+        Counters::add(&self.shared.counters.set_aside, u64::from(!self.damage.undeletable.has(table, id)));
         self.log_set_aside(table, id, instance, error);
     }
 
@@ -125,8 +122,8 @@ impl Engine {
                     other => (format!("instance {id}"), Arc::new(other) as Cause),
                 };
                 let error = Error::Corrupt { record, source: Arc::new(WayOut(found)) };
-                if self.undeletable.instances.len() < DAMAGED_HISTORIES_MAX {
-                    self.undeletable.instances.insert(id.to_owned(), error.clone());
+                if self.damage.undeletable.instances.len() < DAMAGED_HISTORIES_MAX {
+                    self.damage.undeletable.instances.insert(id.to_owned(), error.clone());
                 }
                 Err(Stop::Batch(error))
             }
@@ -137,26 +134,26 @@ impl Engine {
     /// A queued row cannot be deleted. It stays where it is from now on.
     pub(super) fn note_undeletable_row(&mut self, row: Damaged, error: &Error) {
         let (table, id, rows) = match row {
-            Damaged::Message(id) => ("messages", id, &mut self.undeletable.messages),
-            Damaged::Work(id) => ("work", id, &mut self.undeletable.work),
+            Damaged::Message(id) => ("messages", id, &mut self.damage.undeletable.messages),
+            Damaged::Work(id) => ("work", id, &mut self.damage.undeletable.work),
             // Whoever deletes one says so.
             Damaged::Instance { .. } => return,
         };
         if rows.len() < UNDELETABLE_MAX && rows.insert(id) {
             tracing::error!(table, id, %error, "a row cannot be deleted: it is damaged, and stays as it is");
-            Counters::add(&self.counters.set_aside, 1);
+            Counters::add(&self.shared.counters.set_aside, 1);
         }
     }
 
     /// Why an instance cannot be deleted, if that is known.
     pub(super) fn undeletable(&self, id: &str) -> Option<Stop> {
-        let error = self.undeletable.instances.get(id)?.clone();
+        let error = self.damage.undeletable.instances.get(id)?.clone();
         Some(Stop::Refused { error, stands: true })
     }
 
     /// What was found when a history was last read, if that was damage.
     pub(super) fn damaged_history(&self, instance: &str, execution: u64) -> Option<Error> {
-        let (of, error) = self.damaged_histories.get(instance)?;
+        let (of, error) = self.damage.histories.get(instance)?;
         (*of == execution).then(|| error.clone())
     }
 
@@ -167,25 +164,25 @@ impl Engine {
         execution: u64,
         found: Cause,
     ) -> Error {
-        if self.damaged_histories.len() >= DAMAGED_HISTORIES_MAX {
-            self.damaged_histories.clear();
+        if self.damage.histories.len() >= DAMAGED_HISTORIES_MAX {
+            self.damage.histories.clear();
         }
         let record = format!("the history of instance {instance}, execution {execution}");
         let error = Error::Corrupt { record, source: found };
-        self.damaged_histories.insert(Arc::clone(instance), (execution, error.clone()));
+        self.damage.histories.insert(Arc::clone(instance), (execution, error.clone()));
         error
     }
 
     fn verdict(&mut self, suspect: Suspect, error: Error) -> Verdict {
         if error.is_damage() {
-            let counted = matches!(suspect, Suspect::Work(id) if self.undeletable.has("work", id));
-            Counters::add(&self.counters.set_aside, u64::from(!counted));
+            let counted = matches!(suspect, Suspect::Work(id) if self.damage.undeletable.has("work", id));
+            Counters::add(&self.shared.counters.set_aside, u64::from(!counted));
             return Verdict::HoldBack { until: Duration::MAX, error };
         }
-        if self.suspects.len() >= SUSPECTS_MAX {
-            self.suspects.clear();
+        if self.damage.suspects.len() >= SUSPECTS_MAX {
+            self.damage.suspects.clear();
         }
-        let tries = self.suspects.entry(suspect).or_default();
+        let tries = self.damage.suspects.entry(suspect).or_default();
         *tries += 1;
         if *tries > TRIES_MAX {
             *tries = 0;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use duroxide::providers::TagFilter;
 
 use crate::queue::{
-    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, RowCache, Runs, Schedule, Turns,
-    VISIBLE, Wants, Work, WorkEntry, WorkFetches, WorkId,
+    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, RowCache, Runs, Schedule,
+    Turns, VISIBLE, Wants, Work, WorkEntry, WorkFetches, WorkId,
 };
 
 const NOW: Now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_000 };

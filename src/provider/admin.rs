@@ -36,17 +36,13 @@ fn not_found(what: impl std::fmt::Display) -> Error {
 #[async_trait]
 impl ProviderAdmin for Forebay {
     async fn list_instances(&self) -> Result<Vec<String>, ProviderError> {
-        named!(
-            "list_instances",
-            self.read(Seen::Anything, |rows| rows.list_instances(None)).await
-        )
+        named!("list_instances", self.read(Seen::Anything, |rows| rows.list_instances(None)).await)
     }
 
     async fn list_instances_by_status(&self, status: &str) -> Result<Vec<String>, ProviderError> {
         let status = status.to_owned();
         named!("list_instances_by_status", {
-            self.read(Seen::Anything, move |rows| rows.list_instances(Some(&status)))
-                .await
+            self.read(Seen::Anything, move |rows| rows.list_instances(Some(&status))).await
         })
     }
 
@@ -54,8 +50,7 @@ impl ProviderAdmin for Forebay {
         let id = instance.to_owned();
         named!(
             "list_executions",
-            self.read(Seen::Instance(instance), move |rows| rows.list_executions(&id))
-                .await
+            self.read(Seen::Instance(instance), move |rows| rows.list_executions(&id)).await
         )
     }
 
@@ -74,19 +69,14 @@ impl ProviderAdmin for Forebay {
     async fn latest_execution_id(&self, instance: &str) -> Result<u64, ProviderError> {
         let id = instance.to_owned();
         named!("latest_execution_id", {
-            self.read_point(Seen::Instance(instance), move |rows| {
-                rows.latest_execution(&id)
-            })
-            .await
+            self.read_point(Seen::Instance(instance), move |rows| rows.latest_execution(&id)).await
         })
     }
 
     async fn get_instance_info(&self, instance: &str) -> Result<InstanceInfo, ProviderError> {
         let id = instance.to_owned();
         named!("get_instance_info", {
-            let info = self
-                .read_point(Seen::Instance(instance), move |rows| rows.instance_info(&id))
-                .await?;
+            let info = self.read_point(Seen::Instance(instance), move |rows| rows.instance_info(&id)).await?;
             info.ok_or_else(|| not_found(format_args!("instance {instance}")))
         })
     }
@@ -119,18 +109,13 @@ impl ProviderAdmin for Forebay {
 
     async fn list_children(&self, instance_id: &str) -> Result<Vec<String>, ProviderError> {
         let id = instance_id.to_owned();
-        named!(
-            "list_children",
-            self.read(Seen::Anything, move |rows| rows.list_children(&id)).await
-        )
+        named!("list_children", self.read(Seen::Anything, move |rows| rows.list_children(&id)).await)
     }
 
     async fn get_parent_id(&self, instance_id: &str) -> Result<Option<String>, ProviderError> {
         let id = instance_id.to_owned();
         named!("get_parent_id", {
-            let parent = self
-                .read_point(Seen::Instance(instance_id), move |rows| rows.parent(&id))
-                .await?;
+            let parent = self.read_point(Seen::Instance(instance_id), move |rows| rows.parent(&id)).await?;
             parent.ok_or_else(|| not_found(format_args!("instance {instance_id}")))
         })
     }

@@ -108,9 +108,7 @@ impl Forebay {
 
     async fn stats_of(&self, instance: &str) -> Result<Option<SystemStats>, Error> {
         let id = instance.to_owned();
-        let stats = self
-            .read(Seen::Instance(instance), move |rows| rows.instance_stats(&id))
-            .await?;
+        let stats = self.read(Seen::Instance(instance), move |rows| rows.instance_stats(&id)).await?;
         let Some(stats) = stats else { return Ok(None) };
         let first = decode::events(instance, stats.execution, stats.first.as_slice())?;
         let carried = first.iter().find_map(|event| match &event.kind {
@@ -350,20 +348,15 @@ impl Provider for Forebay {
     ) -> Result<Option<(Option<String>, u64)>, ProviderError> {
         let id = instance.to_owned();
         named!("get_custom_status", {
-            self.read_point(Seen::Instance(instance), move |rows| {
-                rows.custom_status(&id, last_seen_version)
-            })
-            .await
+            self.read_point(Seen::Instance(instance), move |rows| rows.custom_status(&id, last_seen_version))
+                .await
         })
     }
 
     async fn get_kv_value(&self, instance: &str, key: &str) -> Result<Option<String>, ProviderError> {
         let (id, key) = (instance.to_owned(), key.to_owned());
         named!("get_kv_value", {
-            self.read_point(Seen::Instance(instance), move |rows| {
-                rows.kv_value(&id, &key)
-            })
-            .await
+            self.read_point(Seen::Instance(instance), move |rows| rows.kv_value(&id, &key)).await
         })
     }
 

@@ -33,7 +33,8 @@ pub(super) fn events(instance: &str, execution: u64, rows: &[Arc<Run>]) -> Resul
         }
         last = row.last_event;
         let before = events.len();
-        codec::decode_bound_events(&row.record, instance, execution, &mut events).map_err(|source| corrupt(Arc::new(source)))?;
+        codec::decode_bound_events(&row.record, instance, execution, &mut events)
+            .map_err(|source| corrupt(Arc::new(source)))?;
         // The columns beside a record have no checksum. IMPORTANT: only the ids can be held against them: events
         // may name another instance than the one they were written to (duroxide's own validations do that).
         if !events[before..].iter().map(Event::event_id).eq(row.first_event..=row.last_event) {

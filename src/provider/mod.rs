@@ -25,7 +25,7 @@ use crate::buffer::Stats;
 use crate::clock::Clock;
 use crate::database::{Database, Opening};
 use crate::engine::returns::Returns;
-use crate::engine::{Changed, Engine, Histories, Kept, Op, Reply, Submitted, Tokens};
+use crate::engine::{self, Changed, Engine, Histories, Op, Reply, Submitted, Tokens};
 use crate::error::Error;
 use crate::options::Options;
 use crate::rows::Reads;
@@ -276,21 +276,21 @@ pub(crate) fn open_memory(options: Options) -> Result<Forebay, Error> {
 #[cfg(feature = "test-hooks")]
 pub(crate) fn open_maps(kept: &crate::rows::maps::Kept, options: Options) -> Result<Forebay, Error> {
     let open = |opening: Opening<'_>| {
-        let (shared, kept_by_engine) = shared(&opening);
+        let (shared, with_engine) = shared(&opening);
         let store = Box::new(crate::rows::maps::Maps::open(kept));
-        Ok((Engine::over(store, opening.options.sync_acks, kept_by_engine)?, shared))
+        Ok((Engine::over(store, opening.options.sync_acks, with_engine)?, shared))
     };
     Ok(started(Database::open_memory(options, open)?))
 }
 
 /// An engine on SQLite.
 pub(crate) fn open_engine(opening: Opening<'_>) -> Result<(Engine, Shared), Error> {
-    let (shared, kept) = shared(&opening);
-    Ok((Engine::open(opening, kept)?, shared))
+    let (shared, with_engine) = shared(&opening);
+    Ok((Engine::open(opening, with_engine)?, shared))
 }
 
 /// What the handles and the engine have in common.
-fn shared(opening: &Opening<'_>) -> (Shared, Kept) {
+fn shared(opening: &Opening<'_>) -> (Shared, engine::Shared) {
     let clock = opening.options.clock_or_system();
     let shared = Shared {
         returns: Arc::default(),
@@ -301,7 +301,7 @@ fn shared(opening: &Opening<'_>) -> (Shared, Kept) {
         next_fetch: AtomicU64::new(0),
         clock,
     };
-    let kept = Kept {
+    let with_engine = engine::Shared {
         clock: Arc::clone(&shared.clock),
         returns: Arc::clone(&shared.returns),
         histories: Arc::clone(&shared.histories),
@@ -310,7 +310,7 @@ fn shared(opening: &Opening<'_>) -> (Shared, Kept) {
         counters: Arc::clone(&opening.counters),
         held: opening.held.clone(),
     };
-    (shared, kept)
+    (shared, with_engine)
 }
 
 /// Connects what wakes the writer beside the channel: dropped futures, and a clock moved by hand. A second

@@ -53,8 +53,7 @@ impl KvRows {
         let rows = &mut self.0;
         match op {
             KvOp::Set { key, value, at_ms } => {
-                let row =
-                    rows.entry(key.clone()).or_insert(KvRow { base: None, delta: KvDelta::Untouched });
+                let row = rows.entry(key.clone()).or_insert(KvRow { base: None, delta: KvDelta::Untouched });
                 row.delta = KvDelta::Set(value.clone(), *at_ms);
             }
             KvOp::Clear { key, .. } => {

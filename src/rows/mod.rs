@@ -260,7 +260,10 @@ pub(crate) enum Damaged {
     Message(MessageId),
     Work(WorkId),
     /// A row of this table of the instance.
-    Instance { key: InstanceKey, table: &'static str },
+    Instance {
+        key: InstanceKey,
+        table: &'static str,
+    },
 }
 
 /// Who keeps the rows. The writer thread is the only caller.

@@ -54,11 +54,8 @@ pub(crate) trait Reads {
     fn history(&self, id: &str, execution: Option<u64>) -> Result<(u64, Vec<Arc<Run>>), Error>;
 
     /// The custom status and its version, if that is newer.
-    fn custom_status(
-        &self,
-        id: &str,
-        last_seen_version: u64,
-    ) -> Result<Option<(Option<String>, u64)>, Error>;
+    fn custom_status(&self, id: &str, last_seen_version: u64)
+    -> Result<Option<(Option<String>, u64)>, Error>;
 
     fn kv_value(&self, id: &str, key: &str) -> Result<Option<String>, Error>;
 

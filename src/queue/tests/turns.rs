@@ -232,8 +232,7 @@ fn what_is_known_of_an_instance_is_what_was_said_last() {
 }
 
 #[test]
-fn the_last_event_is_that_of_the_present_execution_alone() {
-}
+fn the_last_event_is_that_of_the_present_execution_alone() {}
 
 #[test]
 fn as_many_instances_rest_as_may_and_the_next_one_sends_away_the_oldest() {

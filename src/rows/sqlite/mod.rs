@@ -23,8 +23,8 @@ use rusqlite::{Connection, ErrorCode, Row};
 
 use super::{
     Damaged, ExecutionFound, ExecutionRows, ExecutionWanted, HistoryFound, ID_MAX, InstanceFound,
-    InstanceKey, KvWanted, MessageHead, Reads, RowStore, Schedule, Staged, TurnFound,
-    TurnWanted, Waiting, WriteError,
+    InstanceKey, KvWanted, MessageHead, Reads, RowStore, Schedule, Staged, TurnFound, TurnWanted, Waiting,
+    WriteError,
 };
 use crate::buffer::{CommitError, CommitNo};
 use crate::error::Error;
@@ -71,7 +71,8 @@ impl SqliteRows {
             pinned: row.flatten(),
             last_event: history::last_event(connection, key, execution)?,
         };
-        let before = wanted.before.iter().map(|event| history::last_before(connection, key, execution, *event));
+        let before =
+            wanted.before.iter().map(|event| history::last_before(connection, key, execution, *event));
         Ok(ExecutionFound { rows, before: before.collect::<SqlResult<_>>()? })
     }
 

@@ -117,11 +117,7 @@ fn latest_execution(connection: &Connection, id: &str) -> SqlResult<u64> {
 }
 
 /// The stored history of one execution, the latest if none is named.
-fn history(
-    connection: &Connection,
-    id: &str,
-    execution: Option<u64>,
-) -> SqlResult<(u64, Vec<Arc<Run>>)> {
+fn history(connection: &Connection, id: &str, execution: Option<u64>) -> SqlResult<(u64, Vec<Arc<Run>>)> {
     // One snapshot for both looks; rolled back, which for a read is the same as committed.
     let transaction = connection.unchecked_transaction_if_idle()?;
     let execution = match execution {
@@ -201,10 +197,7 @@ fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Option<Instanc
     let (events, history_bytes) = connection.prepare_cached(&sql)?.query_row(of, two_counts)?;
     let sql = "SELECT first_event, last_event, record FROM history
                WHERE instance = ?1 AND execution = ?2 AND first_event = 1";
-    let first = connection
-        .prepare_cached(sql)?
-        .query_row(of, history::run)
-        .optional()?;
+    let first = connection.prepare_cached(sql)?.query_row(of, history::run).optional()?;
     let sql = format!(
         "SELECT count(*), coalesce(sum(length(CAST(seen AS BLOB))), 0)
          FROM (SELECT {KV_SEEN} AS seen FROM kv WHERE instance = ?1) WHERE seen IS NOT NULL"
@@ -310,11 +303,7 @@ fn instance_info(connection: &Connection, id: &str) -> SqlResult<Option<Instance
     statement.query_row([id], read).optional()
 }
 
-fn execution_info(
-    connection: &Connection,
-    id: &str,
-    execution: u64,
-) -> SqlResult<Option<ExecutionInfo>> {
+fn execution_info(connection: &Connection, id: &str, execution: u64) -> SqlResult<Option<ExecutionInfo>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT e.status, e.output, e.started_at_ms, e.completed_at_ms,
                 (SELECT {EVENT_COUNT} FROM history h
