@@ -154,6 +154,19 @@ impl Forebay {
         self.on_store(|store| store.connection().map(with))?.ok_or(Error::Closed)
     }
 
+    /// Runs `with` on the writer thread, between two batches.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and [`Error::Failed`].
+    #[cfg(feature = "test-hooks")]
+    #[doc(hidden)]
+    pub fn on_writer_thread<T: Send + 'static>(
+        &self,
+        with: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.on_store(|_store| with())
+    }
+
     /// Runs `with` on the rows behind the engine's back, between two batches.
     #[cfg(feature = "test-hooks")]
     pub(crate) fn on_store<T: Send + 'static>(

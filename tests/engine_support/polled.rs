@@ -90,11 +90,11 @@ impl Hold {
         let (enter, entered) = mpsc::channel();
         let forebay = forebay.clone();
         let over = started(move || {
-            let hold = move |_: &rusqlite::Connection| {
+            let hold = move || {
                 enter.send(()).expect("the test waits");
                 released.recv().expect("the test releases");
             };
-            forebay.on_writer_connection(hold).expect("the engine runs");
+            forebay.on_writer_thread(hold).expect("the engine runs");
         });
         entered.recv_timeout(PATIENCE).expect("the writer is held");
         Self { release, over }
