@@ -48,13 +48,13 @@ broken "activities are granted early" engine/grants.rs 's/else { scheduled_in };
 broken "reads do not wait" provider/mod.rs 's/horizon.reached(no).await/{ let _ = (horizon, no); Ok(()) }/'
 broken "a worker is shown all there is" engine/histories.rs 's/entry.runs.get(..entry.durable_len(durable))/{ let _ = durable; entry.runs.get(..) }/'
 broken "listings do not wait" provider/mod.rs 's/Seen::Anything => horizon.announced(),/Seen::Anything => 0,/'
-broken "a change is noted after its commit" engine/mod.rs 's/if no > 0 \&\& !self.history_changes.is_empty() {/if false {/'
+broken "a change is noted after its commit" engine/cycle.rs 's/if no > 0 \&\& .*history_changes.is_empty() {/if false {/'
 inside() { echo "s/^        | Op::FetchWork(_) => true,/        | Op::FetchWork(_) | $1 => true,/; /^        |* *$1\$/d"; }
-broken "a client is answered early, message" engine/mod.rs "$(inside 'Op::EnqueueMessage(_)')"
-broken "a client is answered early, activity" engine/mod.rs "$(inside 'Op::EnqueueWork(_)')"
-broken "a client is answered early, history" engine/mod.rs "$(inside 'Op::AppendHistory { .. }')"
-broken "a client is answered early, deletion" engine/mod.rs "$(inside 'Op::Delete { .. }')"
-broken "a client is answered early, pruning" engine/mod.rs "$(inside 'Op::Prune { .. }')"
+broken "a client is answered early, message" engine/cycle.rs "$(inside 'Op::EnqueueMessage(_)')"
+broken "a client is answered early, activity" engine/cycle.rs "$(inside 'Op::EnqueueWork(_)')"
+broken "a client is answered early, history" engine/cycle.rs "$(inside 'Op::AppendHistory { .. }')"
+broken "a client is answered early, deletion" engine/cycle.rs "$(inside 'Op::Delete { .. }')"
+broken "a client is answered early, pruning" engine/cycle.rs "$(inside 'Op::Prune { .. }')"
 # Not here, because these loads see it too rarely: queue depths, and refusals, that are told early.
 broken "the sync is skipped" sqlite/log_file.rs 's/check(unsafe { sync(self.file.as_mut_ptr().cast(), ffi::SQLITE_SYNC_NORMAL) })/{ let _ = sync; Ok(()) }/'
 broken "a commit is published before it is synced" sqlite/log_sync.rs 's/let outcome = (self.sync.lock())();/self.horizon.reach(no); let outcome = (self.sync.lock())();/'

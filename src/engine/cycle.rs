@@ -155,7 +155,8 @@ impl Store for Engine {
 
     fn commit(&mut self) -> Result<(), CommitError> {
         let no = self.store.next_commit();
-        if no > 0 && !self.batch.history_changes.is_empty() {
+        // Nothing written is no commit: whoever waited for its number would wait for a stranger's.
+        if no > 0 && self.batch.has_written && !self.batch.history_changes.is_empty() {
             let instances = self.batch.history_changes.iter().filter(|change| change.writes());
             self.shared.changed.note(
                 no,
