@@ -35,33 +35,40 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod buffer;
+#[cfg(feature = "test-util")]
+pub mod clock;
+#[cfg(not(feature = "test-util"))]
+#[allow(unreachable_pub, reason = "what is public with the feature")]
 mod clock;
 #[cfg(feature = "duroxide")]
 mod codec;
 mod database;
 #[cfg(feature = "duroxide")]
 mod engine;
-mod error;
+pub mod error;
 mod fork;
 #[cfg(all(feature = "test-hooks", feature = "duroxide"))]
 #[doc(hidden)]
 pub mod hooks;
+#[cfg_attr(not(feature = "duroxide"), allow(unreachable_pub, reason = "what is public with the feature"))]
 mod options;
 #[cfg(feature = "duroxide")]
 mod provider;
 #[cfg(feature = "duroxide")]
 mod queue;
 mod sqlite;
+pub mod stats;
 mod sync;
-mod writer;
+pub mod writer;
 
-pub use buffer::Stats;
-pub use clock::{Clock, JumpListener, ManualClock, SystemClock};
-pub use error::{Cause, Error};
-pub use options::{Durability, Options};
+pub use error::Error;
+pub use options::Durability;
+#[cfg(feature = "duroxide")]
+pub use options::Options;
 #[cfg(feature = "duroxide")]
 pub use provider::Forebay;
-/// The rusqlite that closures and [`Options::on_open`] are given connections of. A dependent needs one of its own only to
-/// switch on features of it (see [`Options::on_open`]); there is one in a program, with the features of both.
+/// The rusqlite that closures and [`WriterOptions::on_open`] are given connections of. A dependent needs one of its own only
+/// to switch on features of it (see there); there is one in a program, with the features of both.
 pub use rusqlite;
-pub use writer::{Ticket, Writer};
+pub use stats::Stats;
+pub use writer::{Ticket, Writer, WriterOptions};

@@ -14,7 +14,8 @@ use duroxide::providers::Provider;
 use engine_support::{
     Place, START_MS, assert_says, bounded, bounded_thread, enqueue, fetch, settle, start, started,
 };
-use forebay::{Clock, Durability, Error, Forebay, JumpListener, ManualClock, Options, Writer};
+use forebay::clock::{Clock, JumpListener, ManualClock};
+use forebay::{Durability, Error, Forebay, Options, Writer};
 
 fn small() -> Options {
     Options::default().batch_ops_max(16).readers(1)

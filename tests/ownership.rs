@@ -127,7 +127,7 @@ async fn a_copy_made_in_the_process_loses_nothing_to_a_shell_and_a_kill() {
 async fn a_folder_that_is_renamed_is_no_reason_to_fail() {
     let place = Place::new();
     fs::create_dir(place.file("before")).expect("it is made");
-    let clock = forebay::ManualClock::new(engine_support::START_MS);
+    let clock = forebay::clock::ManualClock::new(engine_support::START_MS);
     let options = Options::default().clock(clock.clone());
     let forebay = options.open(place.file("before").join("app.db")).expect("it opens");
     begin(&forebay, "order", Turn::first("order")).await;

@@ -215,12 +215,12 @@ impl<S: Store> Writer<S> {
         let operations = self.replies.len();
         if self.quiet_until.is_some_and(|until| now < until) {
             self.unlogged += 1;
-            tracing::debug!(%error, operations, "batch rolled back");
+            tracing::debug!(error = format_args!("{error:#}"), operations, "batch rolled back");
             return;
         }
         let unlogged = std::mem::take(&mut self.unlogged);
         self.quiet_until = now.checked_add(WARN_EVERY);
-        tracing::warn!(%error, operations, unlogged, "batch rolled back");
+        tracing::warn!(error = format_args!("{error:#}"), operations, unlogged, "batch rolled back");
     }
 
     fn close(mut self) {
@@ -228,7 +228,7 @@ impl<S: Store> Writer<S> {
         let result = catch_unwind(AssertUnwindSafe(|| self.store.close()))
             .unwrap_or_else(|_panic| Err(Error::OutcomeUnknown { source: Arc::new(WriterPanicked) }));
         if let Err(error) = &result {
-            tracing::error!(%error, "closing the store failed");
+            tracing::error!(error = format_args!("{error:#}"), "closing the store failed");
             // What failed may have been an fsync: dropping the store must not try it again.
             let _ = catch_unwind(AssertUnwindSafe(|| self.store.let_go()));
         }
@@ -237,7 +237,7 @@ impl<S: Store> Writer<S> {
 
     /// Latches first, so that nobody can be told "closed" for what was a failure; then answers everyone.
     fn fail(mut self, error: Error) {
-        tracing::error!(%error, "the engine has failed and refuses all further work until it is reopened");
+        tracing::error!(error = format_args!("{error:#}"), "the engine has failed and refuses all further work until it is reopened");
         self.shared.latch(&error);
         let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
         self.replies.deliver_error(&unknown, &self.horizon, self.store.last_commit());

@@ -144,7 +144,7 @@ impl<S: Store> Buffer<S> {
                 Err(_closed) => return Err(self.shared.refusal()),
             },
         }
-        self.send(op, bytes, permits)
+        Ok(self.send(op, bytes, permits))
     }
 
     /// Submits, blocking the calling thread while the buffer is full.
@@ -154,16 +154,26 @@ impl<S: Store> Buffer<S> {
 
     /// Submits only if there is room right now.
     pub(crate) fn try_submit(&self, op: S::Op, bytes: usize) -> Result<Pending<S::Reply>, Error> {
+        self.try_submit_made(op, bytes, |op| op).map_err(|(_op, error)| error)
+    }
+
+    /// Submits what is made of `parts`, or gives them back.
+    pub(crate) fn try_submit_made<P>(
+        &self,
+        parts: P,
+        bytes: usize,
+        make: impl FnOnce(P) -> S::Op,
+    ) -> Result<Pending<S::Reply>, (P, Error)> {
         let permits = self.permits_for(bytes);
         match self.shared.permits.try_acquire_many(permits) {
             Ok(permit) => permit.forget(),
-            Err(TryAcquireError::Closed) => return Err(self.shared.refusal()),
-            Err(TryAcquireError::NoPermits) => return Err(Error::Full),
+            Err(TryAcquireError::Closed) => return Err((parts, self.shared.refusal())),
+            Err(TryAcquireError::NoPermits) => return Err((parts, Error::Full)),
         }
-        self.send(op, bytes, permits)
+        Ok(self.send(make(parts), bytes, permits))
     }
 
-    fn send(&self, op: S::Op, bytes: usize, permits: u32) -> Result<Pending<S::Reply>, Error> {
+    fn send(&self, op: S::Op, bytes: usize, permits: u32) -> Pending<S::Reply> {
         let (responder, pending) = reply::pair(&self.shared);
         let submission = Submission { op, bytes, permits: permits as usize, responder };
         // The permit is the room: this never waits.
@@ -175,7 +185,7 @@ impl<S: Store> Buffer<S> {
         if self.shared.has_ended() {
             cycle::answer_stragglers(&self.receiver);
         }
-        Ok(pending)
+        pending
     }
 
     /// No operation may take more permits than there are, or it would wait for ever.

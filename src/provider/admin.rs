@@ -28,10 +28,6 @@ impl Forebay {
     }
 }
 
-fn not_found(what: impl std::fmt::Display) -> Error {
-    Error::refused(format!("{what} not found"))
-}
-
 #[async_trait]
 impl ProviderAdmin for Forebay {
     async fn list_instances(&self) -> Result<Vec<String>, ProviderError> {
@@ -86,7 +82,7 @@ impl ProviderAdmin for Forebay {
             let info = self
                 .read_point(Seen::Instance(instance), move |connection| reads::instance_info(connection, &id))
                 .await?;
-            info.ok_or_else(|| not_found(format_args!("instance {instance}")))
+            info.ok_or_else(|| Error::not_found(format_args!("instance {instance}")))
         })
     }
 
@@ -99,7 +95,7 @@ impl ProviderAdmin for Forebay {
         named!("get_execution_info", {
             let read = move |connection: &_| reads::execution_info(connection, &id, execution_id);
             let info = self.read(Seen::Instance(instance), read).await?;
-            info.ok_or_else(|| not_found(format_args!("execution {execution_id} of instance {instance}")))
+            info.ok_or_else(|| Error::not_found(format_args!("execution {execution_id} of instance {instance}")))
         })
     }
 
@@ -130,7 +126,7 @@ impl ProviderAdmin for Forebay {
             let parent = self
                 .read_point(Seen::Instance(instance_id), move |connection| reads::parent(connection, &id))
                 .await?;
-            parent.ok_or_else(|| not_found(format_args!("instance {instance_id}")))
+            parent.ok_or_else(|| Error::not_found(format_args!("instance {instance_id}")))
         })
     }
 

@@ -23,8 +23,22 @@ const ALONE_MAX: u32 = 2;
 /// For how many batches closures are committed one by one after one that found the disk full.
 const ONE_BY_ONE_BATCHES: u32 = 64;
 
-/// A closure without its value, which it leaves in a place of its own.
-pub(crate) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
+/// A closure without its result, which it leaves in a place of its own.
+pub(crate) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Failed> + Send>;
+
+/// A closure has failed, and what it did is to be undone.
+pub(crate) enum Failed {
+    /// Its error is where its value would be.
+    ByItself,
+    /// Its caller is to be told this.
+    With(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::With(error)
+    }
+}
 
 pub(crate) struct ClosureStore {
     connection: WriteConnection,
@@ -56,7 +70,8 @@ impl ClosureStore {
         Ok(Self { connection, guard, clock, gathered, outcome_unknown, one_by_one, alone, _held: held })
     }
 
-    /// Runs one closure so that it leaves everything or nothing.
+    /// Runs one closure so that it leaves everything or nothing. The answer of one that has failed by itself is `Ok`: what
+    /// it returned is its caller's, whatever it is.
     fn run(
         guard: &Guard,
         control: &Control,
@@ -67,22 +82,25 @@ impl ClosureStore {
         let armed = guard.arm();
         let outcome = catch_unwind(AssertUnwindSafe(|| operation(transaction)));
         let outcome = match outcome {
-            Ok(result) => result.map_err(|error| guard.explain(error)),
+            Ok(result) => result.map_err(|failed| guard.explain(failed)),
             Err(panic) => {
                 let message = panic_message(panic.as_ref());
                 drop_quietly(panic);
-                Err(Error::Panicked { message })
+                Err(Failed::With(Error::Panicked { message }))
             }
         };
         let mut release = guard.inspect(armed, transaction)?;
         let outcome = outcome
-            .and_then(|()| guard.check_temporary(transaction))
-            .and_then(|()| check_foreign_keys(transaction));
+            .and_then(|()| Ok(guard.check_temporary(transaction)?))
+            .and_then(|()| Ok(check_foreign_keys(transaction)?));
         if outcome.is_err() {
             statement(transaction, &control.rollback_to)?;
         }
         release.execute([]).map_err(Error::from)?;
-        Ok(outcome)
+        Ok(match outcome {
+            Ok(()) | Err(Failed::ByItself) => Ok(()),
+            Err(Failed::With(error)) => Err(error),
+        })
     }
 
     /// Runs everything that was gathered, up to the first closure that loses the batch.
@@ -159,7 +177,10 @@ fn leave_unrun(closures: impl Iterator<Item = (Operation, Responder<()>)>, out: 
 /// Deferred foreign keys are checked by SQLite at COMMIT, where they would fail the whole batch.
 fn check_foreign_keys(transaction: &Transaction<'_>) -> Result<(), Error> {
     if sqlite::has_unresolved_foreign_keys(transaction) {
-        return Err(Error::refused("a deferred foreign key is violated at the end of the closure"));
+        // What SQLite says of one that is not deferred.
+        let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
+        let message = "a deferred foreign key is violated at the end of the closure".to_owned();
+        return Err(rusqlite::Error::SqliteFailure(failure, Some(message)).into());
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ use duroxide::providers::{
     SessionFetchConfig, TagFilter, WorkItem,
 };
 use duroxide::{Event, EventKind};
-use forebay::{Error, Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Error, Forebay, Options};
 use tempfile::TempDir;
 
 /// Where the hand-moved clocks start: 2023, so that both directions have room.

@@ -7,7 +7,8 @@
 use std::fs;
 
 use duroxide::providers::Provider;
-use forebay::{Error, Forebay, ManualClock, Options, Writer};
+use forebay::clock::ManualClock;
+use forebay::{Error, Forebay, Options, Writer};
 
 use crate::engine_support::polled::Polled;
 use crate::engine_support::{

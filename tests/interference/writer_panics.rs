@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use duroxide::providers::{Provider, TagFilter};
-use forebay::{Clock, Error, Forebay, Options, Writer};
+use forebay::clock::Clock;
+use forebay::{Error, Forebay, Options, Writer};
 
 use crate::engine_support::polled::Polled;
 use crate::engine_support::{

@@ -3,7 +3,8 @@
 
 use std::sync::mpsc;
 
-use forebay::{Clock, Durability, Error, ManualClock, Options, Ticket, Writer};
+use forebay::clock::{Clock, ManualClock};
+use forebay::{Durability, Error, Options, Ticket, Writer};
 
 use super::manner::{Call, Heard, Manner, OnError, Stopped};
 use super::record::Record;

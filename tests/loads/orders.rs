@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use duroxide::EventKind;
 use duroxide::providers::{Provider, ProviderAdmin, PruneOptions, ScheduledActivityIdentifier};
-use forebay::{Durability, Error, Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Durability, Error, Forebay, Options};
 
 use super::driver::{Driver, Joined};
 use super::manner::{Call, Manner, OnError, Stopped};

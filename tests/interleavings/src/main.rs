@@ -28,7 +28,7 @@
 mod buffer;
 #[path = "../../../src/clock.rs"]
 mod clock;
-#[path = "../../../src/error.rs"]
+#[path = "../../../src/error/mod.rs"]
 mod error;
 mod ledger;
 #[path = "../../../src/options.rs"]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use duroxide::providers::{Provider, ProviderAdmin, SystemMetrics, WorkItem};
 use duroxide::{Event, INITIAL_EXECUTION_ID};
-use forebay::{Forebay, ManualClock};
+use forebay::clock::ManualClock;
+use forebay::Forebay;
 
 use super::{APPENDED, on_one_thread, options};
 use crate::disk::Disk;
