@@ -8,7 +8,7 @@
 use std::thread;
 use std::time::Instant;
 
-use forebay::{Error, Options, Writer};
+use forebay::{Error, Writer};
 
 const THREADS: u64 = 64;
 const TRANSFERS_EACH: u64 = 200;
@@ -17,34 +17,34 @@ const BALANCE_AT_START: i64 = 1_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
-    let writer = Writer::open(folder.path().join("bank.db"), Options::default())?;
+    let writer = Writer::open(folder.path().join("bank.db"))?;
     create_accounts(&writer)?;
 
     let started = Instant::now();
     let refused = transfer_from_many_threads(&writer)?;
     let elapsed = started.elapsed();
 
-    let total: i64 =
-        writer.read(|conn| Ok(conn.query_row("SELECT sum(balance) FROM accounts", [], |row| row.get(0))?))?;
+    let total: i64 = writer
+        .blocking_read(|conn| conn.query_row("SELECT sum(balance) FROM accounts", [], |row| row.get(0)))?;
     let stats = writer.stats();
     println!("transfers        {:>10}  of which {refused} refused", THREADS * TRANSFERS_EACH);
     println!("transfers/s      {:>10.0}", (THREADS * TRANSFERS_EACH) as f64 / elapsed.as_secs_f64());
     println!("commits          {:>10}", stats.commits);
     println!("transfers/commit {:>10.1}", stats.operations as f64 / stats.commits as f64);
     println!("sum of balances  {total:>10}  expected {}", ACCOUNTS * BALANCE_AT_START);
-    writer.close()?;
+    writer.blocking_close()?;
     if total == ACCOUNTS * BALANCE_AT_START { Ok(()) } else { Err("money was made or lost".into()) }
 }
 
 fn create_accounts(writer: &Writer) -> Result<(), Error> {
-    let created = writer.submit(|tx| {
+    let created = writer.blocking_submit(|tx| {
         tx.execute_batch(
             "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL CHECK (balance >= 0))",
         )?;
         for id in 0..ACCOUNTS {
             tx.execute("INSERT INTO accounts VALUES (?1, ?2)", [id, BALANCE_AT_START])?;
         }
-        Ok(())
+        Ok::<_, Error>(())
     });
     created.wait()
 }
@@ -79,7 +79,7 @@ fn transfer(writer: &Writer, thread: u64, n: u64) -> Result<(), Error> {
     let random = (thread * TRANSFERS_EACH + n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
     let (from, to) = (random as i64 % ACCOUNTS, (random >> 20) as i64 % ACCOUNTS);
     let amount = 1 + (random >> 40) as i64 % 400;
-    let ticket = writer.submit(move |tx| {
+    let ticket = writer.blocking_submit(move |tx| {
         // The credit first: if the debit is refused, this very row has to be put back.
         tx.prepare_cached("UPDATE accounts SET balance = balance + ?2 WHERE id = ?1")?
             .execute([to, amount])?;

@@ -394,7 +394,7 @@ impl Options {
             (None, Some(_)) => ("none", "given"),
             (Some(_), None) => ("given", "none"),
             (Some(open), Some(asked)) if open.is_same(asked) => ("given", "given"),
-            (Some(_), Some(_)) => ("given", "another one (give both opens clones of one Options)"),
+            (Some(_), Some(_)) => ("given", "another one (give both opens clones of the same options)"),
         };
         compare("on_open", open.into(), asked.into());
         found.join("; ")

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::horizon::Horizon;
 use super::reply::{Replies, WriterPanicked, cause_of};
-use super::shared::{Counters, Shared};
+use super::shared::Shared;
+use super::stats::Counters;
 use super::store::{CommitError, Store};
 use super::{Limits, Message, Submission};
 use crate::error::Error;
@@ -96,7 +97,7 @@ impl<S: Store> Writer<S> {
         let applied = Self::apply(&mut self.store, self.batch.drain(..), &mut self.replies)
             .and_then(|()| self.store.settle(&mut self.replies));
         let committed = match applied {
-            Ok(()) => self.store.commit(),
+            Ok(()) => self.shared.counters.time_commit(|| self.store.commit()),
             Err(error) => Err(CommitError::RolledBack(error)),
         };
         match committed {
@@ -203,6 +204,7 @@ impl<S: Store> Writer<S> {
             Err(CommitError::RolledBack(error)) => Some(error),
             Err(CommitError::Unknown(error)) => return Err(error),
         };
+        Counters::add(&self.shared.counters.rolled_back, 1);
         let error = Error::RolledBack { source: cause_of(&error) };
         self.log_rolled_back(&error);
         self.replies.deliver_error(&error, &self.horizon, self.store.last_commit());
@@ -237,7 +239,10 @@ impl<S: Store> Writer<S> {
 
     /// Latches first, so that nobody can be told "closed" for what was a failure; then answers everyone.
     fn fail(mut self, error: Error) {
-        tracing::error!(error = format_args!("{error:#}"), "the engine has failed and refuses all further work until it is reopened");
+        tracing::error!(
+            error = format_args!("{error:#}"),
+            "the engine has failed and refuses all further work until it is reopened"
+        );
         self.shared.latch(&error);
         let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
         self.replies.deliver_error(&unknown, &self.horizon, self.store.last_commit());

@@ -24,6 +24,7 @@ mod cycle;
 mod horizon;
 mod reply;
 mod shared;
+mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -34,9 +35,9 @@ use std::time::Duration;
 
 pub(crate) use horizon::{CommitNo, Horizon};
 pub(crate) use reply::{Pending, Replies, Responder, cause_of};
-pub(crate) use shared::Counters;
 use shared::Shared;
-pub use shared::Stats;
+pub(crate) use stats::Counters;
+pub use stats::{Stats, Times};
 pub(crate) use store::{CommitError, Store};
 
 use crate::error::Error;
@@ -62,6 +63,8 @@ pub(crate) struct Submission<S: Store> {
     bytes: usize,
     permits: usize,
     responder: Responder<S::Reply>,
+    /// Held until it is begun.
+    _waiting: stats::Waiting,
 }
 
 /// The submitting side. Cheap to clone; the writer thread ends with [`Buffer::close`].
@@ -73,6 +76,7 @@ pub(crate) struct Buffer<S: Store> {
     thread: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
     writer: thread::ThreadId,
     permits_max: usize,
+    horizon: Arc<Horizon>,
 }
 
 impl<S: Store> Clone for Buffer<S> {
@@ -84,6 +88,7 @@ impl<S: Store> Clone for Buffer<S> {
             thread: Arc::clone(&self.thread),
             writer: self.writer,
             permits_max: self.permits_max,
+            horizon: Arc::clone(&self.horizon),
         }
     }
 }
@@ -129,7 +134,7 @@ impl<S: Store> Buffer<S> {
                 nudge(&latch, &sender);
             }
         });
-        Ok(Self { sender, receiver, shared, thread, writer, permits_max })
+        Ok(Self { sender, receiver, shared, thread, writer, permits_max, horizon })
     }
 
     /// Submits, waiting without blocking the executor while the buffer is full. Dropping the future before
@@ -139,10 +144,13 @@ impl<S: Store> Buffer<S> {
         match self.shared.permits.try_acquire_many(permits) {
             Ok(permit) => permit.forget(),
             Err(TryAcquireError::Closed) => return Err(self.shared.refusal()),
-            Err(TryAcquireError::NoPermits) => match self.shared.permits.acquire_many(permits).await {
-                Ok(permit) => permit.forget(),
-                Err(_closed) => return Err(self.shared.refusal()),
-            },
+            Err(TryAcquireError::NoPermits) => {
+                let _timing = self.shared.counters.room_waits.start();
+                match self.shared.permits.acquire_many(permits).await {
+                    Ok(permit) => permit.forget(),
+                    Err(_closed) => return Err(self.shared.refusal()),
+                }
+            }
         }
         Ok(self.send(op, bytes, permits))
     }
@@ -175,7 +183,8 @@ impl<S: Store> Buffer<S> {
 
     fn send(&self, op: S::Op, bytes: usize, permits: u32) -> Pending<S::Reply> {
         let (responder, pending) = reply::pair(&self.shared);
-        let submission = Submission { op, bytes, permits: permits as usize, responder };
+        let waiting = Counters::wait(&self.shared.counters);
+        let submission = Submission { op, bytes, permits: permits as usize, responder, _waiting: waiting };
         // The permit is the room: this never waits.
         let _ = self.sender.send(Message::Submit(submission));
         // IMPORTANT: between the permit and here the engine may have ended, and the writer has looked into the
@@ -231,7 +240,7 @@ impl<S: Store> Buffer<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.shared.counters.read()
+        self.shared.counters.read(&self.horizon)
     }
 }
 

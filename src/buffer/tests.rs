@@ -308,7 +308,7 @@ fn beside_a_full_buffer_there_is_room_for_a_close_however_often_it_was_nudged() 
 fn an_operation_that_is_refused_leaves_its_neighbours_alone() {
     let bench = Bench::new();
     let answers = bench.one_batch(vec![Op::Add(1), Op::Refuse, Op::Add(2)]);
-    assert!(matches!(answers[..], [Ok(1), Err(Error::Refused { .. }), Ok(2)]), "{answers:?}");
+    assert!(matches!(answers[..], [Ok(1), Err(Error::InvalidInput { .. }), Ok(2)]), "{answers:?}");
     assert_eq!(*bench.committed.lock(), 3);
     bench.buffer.close().unwrap();
 }

@@ -446,7 +446,6 @@ impl Error {
     pub(crate) fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
         Error::Io { doing: doing.into(), source: Arc::new(source) }
     }
-
 }
 
 /// What the operations are refused with.

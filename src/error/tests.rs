@@ -42,7 +42,10 @@ fn errors_name_the_thing_and_the_way_out() {
             &["may or may not", "open the database again", "the cause"],
         ),
         (Error::Failed { source: source() }, &["failed earlier", "reopen", "the cause"]),
-        (Error::io("reading /data/app.db", std::io::Error::other("the cause")), &["/data/app.db", "the cause"]),
+        (
+            Error::io("reading /data/app.db", std::io::Error::other("the cause")),
+            &["/data/app.db", "the cause"],
+        ),
         (Error::Corrupt { record: "row 7".into(), source: source() }, &["row 7", ".recover", "the cause"]),
         (Error::not_found("instance a"), &["instance a not found"]),
         (Error::internal("two and two are five"), &["five", "bug in forebay"]),

@@ -95,7 +95,9 @@ impl ProviderAdmin for Forebay {
         named!("get_execution_info", {
             let read = move |connection: &_| reads::execution_info(connection, &id, execution_id);
             let info = self.read(Seen::Instance(instance), read).await?;
-            info.ok_or_else(|| Error::not_found(format_args!("execution {execution_id} of instance {instance}")))
+            info.ok_or_else(|| {
+                Error::not_found(format_args!("execution {execution_id} of instance {instance}"))
+            })
         })
     }
 

@@ -239,8 +239,7 @@ impl Writer {
         let writer = self.writer_thread();
         let read = move |connection: &Connection| run_read(writer, connection, read);
         // The outer read's thread is blocked in any case, and the others may all be waiting for one like it.
-        let outcome =
-            if inside::is_reading(writer) { readers.with(read) } else { readers.run(read).await };
+        let outcome = if inside::is_reading(writer) { readers.with(read) } else { readers.run(read).await };
         let durable = self.durable().await;
         durable?;
         outcome?

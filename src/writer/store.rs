@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 
 use super::guard::{Guard, Lost};
-use crate::buffer::{CommitError, CommitNo, Replies, Responder, Store, cause_of};
+use crate::buffer::{CommitError, CommitNo, Counters, Replies, Responder, Store, cause_of};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
@@ -45,6 +45,7 @@ pub(crate) struct ClosureStore {
     /// IMPORTANT: after the connection, which calls it.
     guard: Guard,
     clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
     gathered: Vec<(Operation, Responder<()>)>,
     /// Set when nobody can tell what became of the batch that is about to be rolled back.
     outcome_unknown: Option<Error>,
@@ -63,11 +64,28 @@ impl ClosureStore {
         refuse_engine_file(&connection, location)?;
         sqlite::configure_writer(&connection, location, options, readers.as_deref(), patience)?;
         let guard = Guard::install(&mut connection)?;
-        let connection =
-            WriteConnection::new(connection, location, options, counters, readers, horizon, held.owner())?;
+        let connection = WriteConnection::new(
+            connection,
+            location,
+            options,
+            Arc::clone(&counters),
+            readers,
+            horizon,
+            held.owner(),
+        )?;
         let clock = options.clock_or_system();
         let (gathered, outcome_unknown, one_by_one, alone) = (Vec::new(), None, 0, 0);
-        Ok(Self { connection, guard, clock, gathered, outcome_unknown, one_by_one, alone, _held: held })
+        Ok(Self {
+            connection,
+            guard,
+            clock,
+            counters,
+            gathered,
+            outcome_unknown,
+            one_by_one,
+            alone,
+            _held: held,
+        })
     }
 
     /// Runs one closure so that it leaves everything or nothing. The answer of one that has failed by itself is `Ok`: what
@@ -140,16 +158,18 @@ impl ClosureStore {
                 Err(error) => Err(error.into()),
             };
             let committed = ran.and_then(|outcome| {
-                self.connection.commit(self.clock.monotonic(), Soon::Now)?;
+                self.counters.time_commit(|| self.connection.commit(self.clock.monotonic(), Soon::Now))?;
                 Ok(outcome)
             });
             match committed {
                 Ok(outcome) => out.push_standing_after(no, responder, outcome),
                 Err(Lost::RolledBack(error)) => {
+                    Counters::add(&self.counters.rolled_back, 1);
                     out.push_standing(responder, Err(Error::RolledBack { source: cause_of(&error) }));
                     self.connection.rollback_at_once()?;
                 }
                 Err(Lost::ByClosure(error)) => {
+                    Counters::add(&self.counters.rolled_back, 1);
                     out.push_standing(responder, Err(error));
                     self.connection.rollback_at_once()?;
                 }

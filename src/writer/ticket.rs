@@ -39,11 +39,7 @@ pub struct Ticket<T, E = Error> {
 pub(super) type Slot<T, E> = Arc<Mutex<Option<Result<T, E>>>>;
 
 impl<T, E> Ticket<T, E> {
-    pub(super) fn new(
-        submitted: Result<Pending<()>, Error>,
-        result: Slot<T, E>,
-        writer: ThreadId,
-    ) -> Self {
+    pub(super) fn new(submitted: Result<Pending<()>, Error>, result: Slot<T, E>, writer: ThreadId) -> Self {
         Self { pending: submitted.map_err(Some), result, writer, origin: Origin::here() }
     }
 

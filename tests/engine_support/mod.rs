@@ -278,7 +278,7 @@ pub(crate) async fn depths(forebay: &Forebay) -> (usize, usize) {
 
 /// The error's text has all of these in it.
 pub(crate) fn assert_says(error: &Error, parts: &[&str]) {
-    let text = error.to_string();
+    let text = format!("{error:#}");
     for part in parts {
         assert!(text.contains(part), "{text:?} should say {part:?}");
     }

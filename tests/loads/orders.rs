@@ -116,7 +116,7 @@ fn sound(forebay: &Forebay) -> Result<(), String> {
         let integrity: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
         Ok((integrity, connection.query_row(ORPHANS, [], |row| row.get::<_, i64>(0))?))
     });
-    let checked: rusqlite::Result<_> = checked.map_err(|error| error.to_string())?;
+    let checked: rusqlite::Result<_> = checked.map_err(|error| format!("{error:#}"))?;
     match checked.map_err(|error| format!("checking: {error}"))? {
         (integrity, 0) if integrity == "ok" => Ok(()),
         (integrity, orphans) => Err(format!("integrity_check says {integrity}; {orphans} orphans")),

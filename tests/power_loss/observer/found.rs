@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use duroxide::providers::{Provider, ProviderAdmin, SystemMetrics, WorkItem};
 use duroxide::{Event, INITIAL_EXECUTION_ID};
-use forebay::clock::ManualClock;
 use forebay::Forebay;
+use forebay::clock::ManualClock;
 
 use super::{APPENDED, on_one_thread, options};
 use crate::disk::Disk;
@@ -77,7 +77,7 @@ impl Found {
             .on_writer_connection(|connection| {
                 connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))
             })
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| format!("{error:#}"))?;
         if integrity.as_deref() != Ok("ok") {
             return Err(format!("integrity_check says {integrity:?}"));
         }
