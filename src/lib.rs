@@ -1,9 +1,49 @@
-//! **forebay**: a batched write-ahead buffer in front of SQLite.
+//! **forebay**: a batched write-ahead buffer in front of SQLite. Many threads submit, one thread writes, one transaction
+//! holds a whole batch, and everybody is answered with a result of their own.
 //!
-//! Many threads submit, one thread writes, one transaction a batch. With the `duroxide` feature (default) it
-//! is a drop-in storage provider for the duroxide runtime: replace `SqliteProvider::new(..)` by
-//! [`Forebay::open`]. [`Forebay`] shows a whole program; [`Durability`] says what survives what, [`Error`] what to do
-//! when something fails.
+//! As the storage of the duroxide runtime (the feature `duroxide`, on by default), in place of `SqliteProvider::new(..)`:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! # #[cfg(feature = "duroxide")]
+//! # async fn run(
+//! #     activities: duroxide::runtime::registry::ActivityRegistry,
+//! #     orchestrations: duroxide::OrchestrationRegistry,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! # use duroxide::runtime::Runtime;
+//! let store = Arc::new(forebay::Forebay::open("app.db")?);
+//! let runtime = Runtime::start_with_store(store.clone(), activities, orchestrations).await;
+//! // .. and at the end:
+//! runtime.shutdown(None).await;
+//! store.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! As a writer of one's own SQLite file:
+//!
+//! ```
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let writer = forebay::Writer::open("ledger.db")?;
+//! let ticket = writer.submit(|tx| tx.execute("INSERT INTO ledger VALUES ('rent', -900)", [])).await;
+//! let rows = ticket.await?; // committed, and on the disk
+//! let balance: i64 =
+//!     writer.read(|conn| conn.query_row("SELECT sum(cents) FROM ledger", [], |row| row.get(0))).await?;
+//! writer.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where to go from here: [`Forebay`] shows a whole program with duroxide; [`Writer`], and [`writer`] for what its closures may
+//! do and return; [`Durability`] says what survives what; [`Error`] what to do when something fails; [`Stats`] what can be
+//! watched.
+//!
+//! # Features
+//!
+//! - `duroxide` (default): [`Forebay`], the storage provider. Without it the crate is the [`Writer`] alone.
+//! - `test-util`: the module `clock`, for tests of what is built on forebay: a clock that is moved by hand, which
+//!   `Options::clock` takes.
 //!
 //! # The path of one operation
 //!

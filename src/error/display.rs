@@ -147,7 +147,7 @@ impl Error {
                     Some(path) => write!(f, "{}", path.display())?,
                     None => f.write_str("a database in memory")?,
                 }
-                if wrote(source) { f.write_str(" (it tried to write, and cannot)") } else { Ok(()) }
+                if wrote(source) { f.write_str(" (`query_only` is on while it runs)") } else { Ok(()) }
             }
             Error::Gone { path, replaced: false } => write!(
                 f,

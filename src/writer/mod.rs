@@ -1,4 +1,18 @@
 //! Group commit for anyone who embeds SQLite: closures in, one transaction per batch, a result for each.
+//!
+//! [`Writer`], [`Ticket`] and [`WriterOptions`] are in the crate's root as well.
+//!
+//! # What a closure may do
+//!
+//! Everything a transaction may: read, write, create tables, prepare cached statements, use savepoints of its own, ask
+//! pragmas that report. It shares its transaction with others, so it may not end it (`COMMIT`, `ROLLBACK`), attach files,
+//! set pragmas, or leave temporary tables behind: that is [`Error::NotAllowed`]. `ON CONFLICT ROLLBACK` and `RAISE(ROLLBACK)`
+//! are what SQLite lets nobody refuse: they undo the whole batch. It runs on the writer thread, and everybody waits for it:
+//! it should touch rows and return. `docs/embedding.md` in the repository has the whole list.
+//!
+//! # What a closure may return
+//!
+//! Any value, and any error that is [`ClosureError`]: `rusqlite::Error`, [`Error`], `anyhow::Error`, an enum of one's own.
 
 mod error;
 mod guard;
