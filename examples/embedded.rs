@@ -8,7 +8,7 @@
 use std::thread;
 use std::time::Instant;
 
-use forebay::{Error, Writer};
+use forebay::{Error, Writer, rusqlite};
 
 const THREADS: u64 = 64;
 const TRANSFERS_EACH: u64 = 200;
@@ -49,9 +49,30 @@ fn create_accounts(writer: &Writer) -> Result<(), Error> {
     created.wait()
 }
 
+/// Why a transfer did not happen.
+#[derive(Debug)]
+enum Refused {
+    /// The bank's own reason, which undoes the transfer alone.
+    TooLittle { account: i64, amount: i64 },
+    /// Anything else that forebay or SQLite says.
+    Storage(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Refused::Storage(error)
+    }
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Refused::Storage(error.into())
+    }
+}
+
 /// Returns how many transfers were refused: each of them undid itself alone, its neighbours in the same
 /// transaction went through.
-fn transfer_from_many_threads(writer: &Writer) -> Result<u64, Error> {
+fn transfer_from_many_threads(writer: &Writer) -> Result<u64, Box<dyn std::error::Error>> {
     let mut refused = 0;
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
@@ -60,13 +81,15 @@ fn transfer_from_many_threads(writer: &Writer) -> Result<u64, Error> {
             })
             .collect();
         for thread in threads {
-            let results: Vec<Result<(), Error>> =
-                thread.join().map_err(|_panic| Error::operation("a thread panicked"))?;
-            refused += results.iter().filter(|result| result.is_err()).count() as u64;
-            // Only the bank's own refusal is expected.
-            for error in results.into_iter().filter_map(Result::err) {
-                if !matches!(error, Error::Operation { .. }) {
-                    return Err(error);
+            let results: Vec<Result<(), Refused>> = thread.join().map_err(|_panic| "a thread panicked")?;
+            for result in results {
+                match result {
+                    Ok(()) => {}
+                    Err(Refused::TooLittle { account, amount }) => {
+                        debug_assert!(amount > 0 && account < ACCOUNTS);
+                        refused += 1;
+                    }
+                    Err(Refused::Storage(error)) => return Err(error.into()),
                 }
             }
         }
@@ -74,7 +97,7 @@ fn transfer_from_many_threads(writer: &Writer) -> Result<u64, Error> {
     })
 }
 
-fn transfer(writer: &Writer, thread: u64, n: u64) -> Result<(), Error> {
+fn transfer(writer: &Writer, thread: u64, n: u64) -> Result<(), Refused> {
     // A few large amounts, so that some transfers fail half-way and have to be undone.
     let random = (thread * TRANSFERS_EACH + n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
     let (from, to) = (random as i64 % ACCOUNTS, (random >> 20) as i64 % ACCOUNTS);
@@ -85,7 +108,7 @@ fn transfer(writer: &Writer, thread: u64, n: u64) -> Result<(), Error> {
             .execute([to, amount])?;
         let debit = "UPDATE accounts SET balance = balance - ?2 WHERE id = ?1 AND balance >= ?2";
         match tx.prepare_cached(debit)?.execute([from, amount])? {
-            0 => Err(Error::operation(format!("account {from} has less than {amount}"))),
+            0 => Err(Refused::TooLittle { account: from, amount }),
             _ => Ok(()),
         }
     });

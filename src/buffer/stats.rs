@@ -138,7 +138,8 @@ pub struct Stats {
     /// they are, nobody is given them, everything else goes on. Each was logged as an error. They are tried
     /// again when the database is opened again.
     pub set_aside: u64,
-    /// Transactions that were rolled back as a whole, their callers told [`Error::RolledBack`].
+    /// Transactions that were rolled back as a whole, their callers told
+    /// [`RolledBack`](crate::Error::RolledBack).
     pub rolled_back: u64,
     /// Operations that wait in the buffer now: submitted, and not begun. At most
     /// [`buffer_ops_max`](crate::WriterOptions::buffer_ops_max). An engine that is often close to that is asked for more than it can do.

@@ -222,7 +222,7 @@ pub enum Error {
     OnOpen {
         /// The database it was called for; `None` in memory.
         path: Option<PathBuf>,
-        /// What it returned, an [`Error`].
+        /// What it returned.
         source: Cause,
     },
     /// The database was removed, or replaced by another file, while it was open. What is stored is gone from its path: it is
