@@ -177,12 +177,12 @@ impl<S: Store, X> Database<S, X> {
     /// What reads, while it takes work.
     ///
     /// # Errors
-    /// [`Self::refusal`], or [`Error::Closed`] in memory, where there is none.
+    /// [`Self::refusal`]. Not to be called in memory, where there is nothing that reads.
     pub(crate) fn readers(&self) -> Result<&Arc<ReaderPool>, Error> {
         match (self.refusal(), &self.readers) {
             (Some(refusal), _) => Err(refusal),
             (None, Some(readers)) => Ok(readers),
-            (None, None) => Err(Error::Closed),
+            (None, None) => Err(Error::internal("nothing reads beside the writer in memory")),
         }
     }
 

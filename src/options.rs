@@ -207,12 +207,12 @@ macro_rules! shared_setters {
         }
 
         /// How long opening waits for another process that has the database open, before it is
-        /// [`Error::OwnedByProcess`]. Default: zero, so that a mistake is told at once. Where a new process starts while the one
-        /// before it shuts down, as long as that may take. Blocks the thread that opens; real time, whatever the
+        /// [`Error::OwnedByProcess`]. Default: zero, so that a mistake is told at once. Where a new process starts while
+        /// the one before it shuts down, as long as that may take. Blocks the thread that opens; real time, whatever the
         /// clock of the engine is. Any duration.
         ///
-        /// What is left of it is also waited where somebody who knows nothing of forebay holds SQLite's own lock on the file, before
-        /// that is [`Error::Locked`]. Such a lock is waited for for two seconds in any case.
+        /// What is left of it is also waited where somebody who knows nothing of forebay holds SQLite's own lock on the
+        /// file, before that is [`Error::Locked`]. Such a lock is waited for for two seconds in any case.
         pub fn wait_for_owner(mut self, wait: Duration) -> Self {
             self.settings().wait_for_owner = wait;
             self
@@ -237,9 +237,9 @@ macro_rules! shared_setters {
         /// eight readers'; the one that needs it, for a further reader's. It cannot write (`PRAGMA query_only`). What
         /// durability depends on (`journal_mode`, `synchronous`, `wal_autocheckpoint`, `locking_mode`, attached databases)
         /// is looked at afterwards: a change is an [`Error::InvalidOption`], and the connection is not used. So is a panic.
-        /// An error that it returns, of any kind, is the cause of an [`Error::OnOpen`]. Hooks and busy handlers are not kept. When the
-        /// database is opened it comes before anything in the file is changed, so it may find one that is empty or not in
-        /// WAL mode yet.
+        /// An error that it returns, of any kind, is the cause of an [`Error::OnOpen`]. Hooks and busy handlers are not
+        /// kept. When the database is opened it comes before anything in the file is changed, so it may find one that is
+        /// empty or not in WAL mode yet.
         ///
         /// Where the file is open in this process already, its `on_open` has to be the same one, or the open is refused
         /// ([`Error::OptionsDiffer`]): give both opens clones of the same options. A function that is given by its name, and a

@@ -152,6 +152,12 @@ fn a_ticket_says_whether_it_is_done_and_a_timeout_loses_nothing() {
     assert_eq!(ticket.wait_timeout(Duration::ZERO).expect("it is done").unwrap(), 1);
     assert_eq!(insert(&writer, 3).wait_timeout(Duration::MAX).expect("it has no end").unwrap(), 1);
 
+    // Waited for by reference, and once too often.
+    let mut ticket = insert(&writer, 5);
+    assert_eq!(pollster::block_on(&mut ticket).unwrap(), 1);
+    assert!(ticket.is_done());
+    assert!(matches!(ticket.wait(), Err(Error::InvalidInput { .. })));
+
     // It is woken, and does not only look when the time is up.
     let held = hold(&writer);
     let ticket = insert(&writer, 4);
@@ -163,7 +169,7 @@ fn a_ticket_says_whether_it_is_done_and_a_timeout_loses_nothing() {
     assert_eq!(result.unwrap().expect("it is done").unwrap(), 1);
 
     writer.blocking_close().unwrap();
-    let refused = insert(&writer, 5);
+    let refused = insert(&writer, 6);
     assert!(refused.is_done());
     assert!(matches!(refused.wait_timeout(Duration::ZERO), Ok(Err(Error::Closed))));
 }

@@ -141,8 +141,8 @@ pub struct Stats {
     /// Transactions that were rolled back as a whole, their callers told
     /// [`RolledBack`](crate::Error::RolledBack).
     pub rolled_back: u64,
-    /// Operations that wait in the buffer now: submitted, and not begun. At most
-    /// [`buffer_ops_max`](crate::WriterOptions::buffer_ops_max). An engine that is often close to that is asked for more than it can do.
+    /// Operations that wait in the buffer now: submitted, and not begun. An engine that is often close to
+    /// [`buffer_ops_max`](crate::WriterOptions::buffer_ops_max) of them is asked for more than it can do.
     pub waiting: u64,
     /// The callers that found the buffer full and waited for room, and for how long; those that gave up while they waited
     /// included.

@@ -1,4 +1,5 @@
-//! Runs [`WriterOptions::on_open`](crate::WriterOptions::on_open) on a connection, and makes sure that what is promised still holds.
+//! Runs [`WriterOptions::on_open`](crate::WriterOptions::on_open) on a connection, and makes sure that what is promised
+//! still holds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

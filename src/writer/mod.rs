@@ -305,7 +305,7 @@ impl Writer {
                 let _ = tell.send(database.close());
             })
             .map_err(|error| Error::io("starting a thread that closes the database", error))?;
-        told.await.unwrap_or(Err(Error::Closed))
+        told.await.unwrap_or_else(|_panicked| Err(Error::internal("the thread that closes has panicked")))
     }
 
     /// As [`Self::close`], but on the calling thread, which it blocks.

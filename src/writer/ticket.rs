@@ -28,6 +28,7 @@ use crate::sync::{block_on, block_on_until};
 /// elsewhere.
 #[must_use = "a write that nobody waits for may fail without anybody knowing"]
 pub struct Ticket<T, E = Error> {
+    /// What is waited for, or why nothing is; `Err(None)` once it has resolved.
     pending: Result<Pending<()>, Option<Error>>,
     result: Slot<T, E>,
     /// The thread that answers, and the process it is in.
@@ -110,10 +111,17 @@ impl<T, E: From<Error>> Future for Ticket<T, E> {
                 }
                 Poll::Pending => return Poll::Pending,
             },
-            Err(refused) => Err(refused.take().unwrap_or(Error::Closed)),
+            Err(refused) => {
+                let again = || Error::invalid_input("this ticket has resolved before, and does so once");
+                Err(refused.take().unwrap_or_else(again))
+            }
         };
+        self.pending = Err(None);
         Poll::Ready(match committed {
-            Ok(()) => self.result.lock().take().unwrap_or_else(|| Err(Error::Closed.into())),
+            Ok(()) => {
+                let result = self.result.lock().take();
+                result.unwrap_or_else(|| Err(Error::internal("a closure has left no result").into()))
+            }
             Err(error) => Err(error.into()),
         })
     }
