@@ -22,7 +22,7 @@
 //! who closed later came back at once.
 
 // What is compiled here is a part of forebay, and not all of that is used.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 #[path = "../../../src/buffer/mod.rs"]
 mod buffer;
