@@ -115,8 +115,8 @@ fn while_a_read_sleeps_with_a_statement_open() {
             || writer.blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (zeroblob(40000))", [])).wait();
         let refused = (0..400).find_map(|_| insert().err()).expect("the log would outgrow its bound");
         assert!(
-            refused.is_retryable() && refused.to_string().contains("a read has been running"),
-            "{refused}"
+            refused.is_retryable() && format!("{refused:#}").contains("a read has been running"),
+            "{refused:#}"
         );
         assert!(log_bytes(&path) <= 2 * WAL_BYTES_MAX, "{} bytes", log_bytes(&path));
         end.send(()).unwrap();

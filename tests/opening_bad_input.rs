@@ -369,7 +369,7 @@ fn options_at_their_largest() {
         });
         match tried.join() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => failed.push(format!("{name}: {error}")),
+            Ok(Err(error)) => failed.push(format!("{name}: {error:#}")),
             Err(_panic) => failed.push(format!("{name}: panicked")),
         }
     }

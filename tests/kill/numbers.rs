@@ -132,7 +132,7 @@ impl Trial {
     fn look(&self) -> Vec<String> {
         let writer = match Writer::open(self.scratch.database()) {
             Ok(writer) => writer,
-            Err(error) => return vec![format!("it does not open: {error}")],
+            Err(error) => return vec![format!("it does not open: {error:#}")],
         };
         let found =
             writer.blocking_read(|connection| Ok::<_, Error>((unsound(connection)?, numbers(connection)?)));

@@ -39,10 +39,10 @@ impl Load for Orders {
 
     fn look(&self, disk: &Disk, durability: Durability) -> Result<Picture, String> {
         let clock = ManualClock::new(START_MS);
-        let forebay = open(disk, durability, &clock).map_err(|error| format!("opening: {error}"))?;
+        let forebay = open(disk, durability, &clock).map_err(|error| format!("opening: {error:#}"))?;
         sound(&forebay)?;
         let picture = on_runtime(picture::take(&forebay, &clock));
-        forebay.close().map_err(|error| format!("closing: {error}"))?;
+        forebay.close().map_err(|error| format!("closing: {error:#}"))?;
         Ok(picture)
     }
 

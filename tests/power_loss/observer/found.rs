@@ -71,8 +71,10 @@ impl Found {
     /// Opens the disk and looks at everything.
     pub(crate) fn on(disk: &Disk) -> Result<Self, String> {
         let clock = ManualClock::new(START_MS);
-        let forebay =
-            options().clock(clock.clone()).open(disk.path()).map_err(|error| format!("opening: {error}"))?;
+        let forebay = options()
+            .clock(clock.clone())
+            .open(disk.path())
+            .map_err(|error| format!("opening: {error:#}"))?;
         let integrity: rusqlite::Result<String> = forebay
             .on_writer_connection(|connection| {
                 connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))
@@ -82,7 +84,7 @@ impl Found {
             return Err(format!("integrity_check says {integrity:?}"));
         }
         let found = on_one_thread(Self::take(&forebay, &clock));
-        forebay.close().map_err(|error| format!("closing: {error}"))?;
+        forebay.close().map_err(|error| format!("closing: {error:#}"))?;
         Ok(found)
     }
 
