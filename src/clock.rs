@@ -4,15 +4,19 @@
 //! all at once nor keep them for ever. Timers and delayed visibility are wall time, because that is what
 //! duroxide promises ("fire at this millisecond"), and what has to mean the same after a restart.
 //!
-//! Tests use [`ManualClock`] and never sleep.
+//! Public with the feature `test-util` alone: tests of what is built on forebay give [`Options::clock`](crate::Options::clock)
+//! a [`ManualClock`], and never sleep.
 
 use std::fmt;
+#[cfg(any(test, feature = "test-util"))]
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+#[cfg(any(test, feature = "test-util"))]
 use parking_lot::Mutex;
 
-/// A source of time. The default is [`SystemClock`]; tests hand an engine a [`ManualClock`].
+/// A source of time. The default is [`SystemClock`]; tests hand an engine a [`ManualClock`], or one of their own that does
+/// what a clock may do.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// Time since an arbitrary origin; never goes back, whatever the wall clock does.
     fn monotonic(&self) -> Duration;
@@ -57,23 +61,26 @@ impl Clock for SystemClock {
 ///
 /// ```
 /// use std::time::Duration;
-/// use forebay::{Clock, ManualClock};
+/// use forebay::clock::{Clock, ManualClock};
 ///
 /// let clock = ManualClock::new(1_000);
 /// clock.advance(Duration::from_secs(30));
 /// assert_eq!(clock.wall_ms(), 31_000);
 /// ```
+#[cfg(any(test, feature = "test-util"))]
 #[derive(Clone)]
 pub struct ManualClock {
     inner: Arc<Mutex<ManualTime>>,
 }
 
+#[cfg(any(test, feature = "test-util"))]
 struct ManualTime {
     monotonic: Duration,
     wall_ms: u64,
     listeners: Vec<JumpListener>,
 }
 
+#[cfg(any(test, feature = "test-util"))]
 impl ManualClock {
     /// A clock whose wall time is `wall_ms` milliseconds since the Unix epoch, standing still.
     pub fn new(wall_ms: u64) -> Self {
@@ -101,6 +108,7 @@ impl ManualClock {
     }
 }
 
+#[cfg(any(test, feature = "test-util"))]
 impl Clock for ManualClock {
     fn monotonic(&self) -> Duration {
         self.inner.lock().monotonic
@@ -115,6 +123,7 @@ impl Clock for ManualClock {
     }
 }
 
+#[cfg(any(test, feature = "test-util"))]
 impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = self.inner.lock();

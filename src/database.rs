@@ -174,6 +174,18 @@ impl<S: Store, X> Database<S, X> {
         self.origin.check().err().or_else(|| self.buffer.refusal())
     }
 
+    /// What reads, while it takes work.
+    ///
+    /// # Errors
+    /// [`Self::refusal`]. Not to be called in memory, where there is nothing that reads.
+    pub(crate) fn readers(&self) -> Result<&Arc<ReaderPool>, Error> {
+        match (self.refusal(), &self.readers) {
+            (Some(refusal), _) => Err(refusal),
+            (None, Some(readers)) => Ok(readers),
+            (None, None) => Err(Error::internal("nothing reads beside the writer in memory")),
+        }
+    }
+
     /// The thread that answers, in the process it was opened in.
     pub(crate) fn writer_thread(&self) -> thread::ThreadId {
         self.buffer.writer_thread()
@@ -204,7 +216,7 @@ impl<S: Store, X> Drop for Database<S, X> {
             return;
         }
         if let Err(error) = self.close() {
-            tracing::warn!(%error, "closing on the drop of the last handle");
+            tracing::warn!(error = format_args!("{error:#}"), "closing on the drop of the last handle");
         }
     }
 }

@@ -1,6 +1,8 @@
-//! How an engine is set up: one plain struct, every default with its reason.
+//! How an engine is set up: one plain struct, every default with its reason. The options of a `Writer` are those of these that
+//! mean something to it (`writer/options.rs`).
 
 use std::any::TypeId;
+use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 #[cfg(feature = "duroxide")]
@@ -11,7 +13,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::clock::{Clock, SystemClock};
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 /// What a write survives once it is answered: once its call has returned, or its ticket has resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +36,7 @@ pub enum Durability {
     Normal,
 }
 
-type OnOpenFn = dyn Fn(&Connection) -> Result<(), Error> + Send + Sync;
+type OnOpenFn = dyn Fn(&Connection) -> Result<(), Cause> + Send + Sync;
 
 /// What [`Options::on_open`] was given.
 #[derive(Clone)]
@@ -45,12 +47,19 @@ pub(crate) struct OnOpen {
 }
 
 impl OnOpen {
-    fn new<F: Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static>(function: F) -> Self {
+    pub(crate) fn new<E, F>(function: F) -> Self
+    where
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: Fn(&Connection) -> Result<(), E> + Send + Sync + 'static,
+    {
         let plain = (size_of::<F>() == 0).then(TypeId::of::<F>);
-        Self { function: Arc::new(function), plain }
+        let function = Arc::new(move |connection: &Connection| {
+            function(connection).map_err(|error| Cause::from(error.into()))
+        });
+        Self { function, plain }
     }
 
-    pub(crate) fn call(&self, connection: &Connection) -> Result<(), Error> {
+    pub(crate) fn call(&self, connection: &Connection) -> Result<(), Cause> {
         (self.function)(connection)
     }
 
@@ -66,13 +75,16 @@ impl std::fmt::Debug for OnOpen {
     }
 }
 
-/// Options of an engine, with chainable setters.
+/// Options of duroxide's storage, with chainable setters. Those of a [`Writer`](crate::Writer) are
+/// [`WriterOptions`](crate::WriterOptions).
 ///
 /// ```
 /// use forebay::{Durability, Options};
 ///
-/// let options = Options::default().durability(Durability::Normal).batch_ops_max(256);
-/// # let _ = options;
+/// # fn main() -> Result<(), forebay::Error> {
+/// let store = Options::default().durability(Durability::Normal).batch_ops_max(256).in_memory()?;
+/// # store.close()
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -134,11 +146,140 @@ const RECORD_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 /// SQLite counts its cache in KiB, in 32 bits.
 const CACHE_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 40;
 
+/// The setters of what every engine has: those of [`Options`] and of `WriterOptions`, each of which says by `settings` where
+/// it keeps that.
+macro_rules! shared_setters {
+    () => {
+        /// What an answered write survives. Default: [`Durability::Full`], because what somebody was
+        /// told cannot be taken back.
+        pub fn durability(mut self, durability: Durability) -> Self {
+            self.settings().durability = durability;
+            self
+        }
+
+        /// The most operations one transaction takes. Default: 1024, where the cost of a commit is long since
+        /// spread thin and a caller's wait is still a few milliseconds. From 1 to 1,048,576 operations.
+        pub fn batch_ops_max(mut self, operations: usize) -> Self {
+            self.settings().batch_ops_max = operations;
+            self
+        }
+
+        /// The most payload bytes after which a batch takes no further operation. Default: 8 MiB, which bounds
+        /// how long one batch of large records can keep the others waiting. From 1 byte to 1 GiB.
+        pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
+            self.settings().batch_bytes_max = bytes;
+            self
+        }
+
+        /// How long the writer waits for company after the first operation of a batch. Default: zero, because a
+        /// batch gathers by itself while the one before it commits; a delay only helps where an fsync is so
+        /// expensive that fewer of them are worth everybody's latency. An hour at most.
+        pub fn commit_delay(mut self, delay: Duration) -> Self {
+            self.settings().commit_delay = delay;
+            self
+        }
+
+        /// The most operations that wait in the buffer; one that carries more than 4 KiB counts once for every
+        /// 4 KiB. Default: 4096. From 1 to 1,048,576. A full buffer suspends an async caller and blocks a sync one.
+        pub fn buffer_ops_max(mut self, operations: usize) -> Self {
+            self.settings().buffer_ops_max = operations;
+            self
+        }
+
+        /// The size of the write-ahead log, in bytes, at which the writer checkpoints even though it is busy.
+        /// Default: 32 MiB. From 16 KiB to 64 GiB. When idle it checkpoints anyway.
+        ///
+        /// The log takes up to twice as much, because one batch more may come before it is moved and reads in progress are
+        /// given time; a single batch that is larger than a quarter of this adds its own size. From one and a
+        /// half times on, reads of this process that are still running are interrupted
+        /// ([`Error::ReadInterrupted`]), and while one cannot be, writes are refused with [`Error::RolledBack`]. A
+        /// reader in another process is waited for, but only for a moment: while it reads, the log grows. On a small
+        /// volume choose a quarter of it or less.
+        pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
+            self.settings().wal_bytes_max = bytes;
+            self
+        }
+
+        /// SQLite's page cache on the writing connection, in bytes. Default: 64 MiB. From 1 KiB to 1 TiB.
+        pub fn cache_bytes(mut self, bytes: usize) -> Self {
+            self.settings().cache_bytes = bytes;
+            self
+        }
+
+        /// How long opening waits for another process that has the database open, before it is
+        /// [`Error::OwnedByProcess`]. Default: zero, so that a mistake is told at once. Where a new process starts while
+        /// the one before it shuts down, as long as that may take. Blocks the thread that opens; real time, whatever the
+        /// clock of the engine is. Any duration.
+        ///
+        /// What is left of it is also waited where somebody who knows nothing of forebay holds SQLite's own lock on the
+        /// file, before that is [`Error::Locked`]. Such a lock is waited for for two seconds in any case.
+        pub fn wait_for_owner(mut self, wait: Duration) -> Self {
+            self.settings().wait_for_owner = wait;
+            self
+        }
+
+        /// The clock the engine runs on. Default: the machine's. Tests hand in a
+        /// [`ManualClock`](crate::clock::ManualClock). With the feature `test-util` alone.
+        ///
+        /// Where the file is open in this process already, the clock it was opened with counts: two clocks are not
+        /// compared.
+        #[cfg(any(test, feature = "test-util"))]
+        pub fn clock(mut self, clock: impl Clock) -> Self {
+            self.settings().clock = Some(Arc::new(clock));
+            self
+        }
+
+        /// Runs `on_open` on every connection when it is opened, the writer's and each reader's, after forebay's own
+        /// settings: for functions, collations, modules, `trusted_schema` and other pragmas that belong to a connection.
+        /// Default: none.
+        ///
+        /// It runs on the thread that opens the connection: the one that opens the database, for the writer's and the first
+        /// eight readers'; the one that needs it, for a further reader's. It cannot write (`PRAGMA query_only`). What
+        /// durability depends on (`journal_mode`, `synchronous`, `wal_autocheckpoint`, `locking_mode`, attached databases)
+        /// is looked at afterwards: a change is an [`Error::InvalidOption`], and the connection is not used. So is a panic.
+        /// An error that it returns, of any kind, is the cause of an [`Error::OnOpen`]. Hooks and busy handlers are not
+        /// kept. When the database is opened it comes before anything in the file is changed, so it may find one that is
+        /// empty or not in WAL mode yet.
+        ///
+        /// Where the file is open in this process already, its `on_open` has to be the same one, or the open is refused
+        /// ([`Error::OptionsDiffer`]): give both opens clones of the same options. A function that is given by its name, and a
+        /// closure that has captured nothing, is the same wherever it is given.
+        ///
+        /// rusqlite has functions and collations behind features that forebay does not switch on: depend on rusqlite as
+        /// well, in the version that forebay has, with `features = ["functions", "collation"]`. Cargo builds one for both.
+        ///
+        /// ```
+        /// let options = forebay::WriterOptions::default()
+        ///     .on_open(|connection| connection.execute_batch("PRAGMA recursive_triggers = ON"));
+        /// # let _ = options;
+        /// ```
+        pub fn on_open<E: Into<Box<dyn StdError + Send + Sync>>>(
+            mut self,
+            on_open: impl Fn(&Connection) -> Result<(), E> + Send + Sync + 'static,
+        ) -> Self {
+            self.settings().on_open = Some(OnOpen::new(on_open));
+            self
+        }
+
+        #[cfg(feature = "test-hooks")]
+        #[doc(hidden)]
+        pub fn full_disk_wait(mut self, wait: Duration) -> Self {
+            self.settings().full_disk_wait = Some(wait);
+            self
+        }
+    };
+}
+pub(crate) use shared_setters;
+
 impl Options {
-    /// What an answered write survives. Default: [`Durability::Full`], because what clients were told, and
-    /// what activities have done, cannot be taken back.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+    shared_setters!();
+
+    /// How many `query_only` connections serve reads beside the writer. Default: 2. From 1 to 256. In memory mode there
+    /// are none, reads go through the writer, and this is not looked at. The first eight are opened with the database,
+    /// further ones when they are needed. Reads run on threads of their own: each starts one more, up to as many as there
+    /// may be connections.
+    pub fn readers(mut self, connections: usize) -> Self {
+        self.readers = connections;
         self
     }
 
@@ -148,62 +289,9 @@ impl Options {
     /// With it, acknowledgements, abandons, and fetches that are given a turn or an activity are answered when the commit of
     /// their own batch is on the disk, as a client's calls are in any case. The attempt that a fetch counts is then on
     /// the disk before the item is given out. Choose it if you drive duroxide's `Provider` by hand and act on the outcome of
-    /// its acknowledgements yourself. It changes nothing for a [`Writer`](crate::Writer), at [`Durability::Normal`], and in
-    /// memory.
+    /// its acknowledgements yourself. It changes nothing at [`Durability::Normal`] and in memory.
     pub fn sync_acks(mut self, sync_acks: bool) -> Self {
         self.sync_acks = sync_acks;
-        self
-    }
-
-    /// The most operations one transaction takes. Default: 1024, where the cost of a commit is long since
-    /// spread thin and a caller's wait is still a few milliseconds. From 1 to 1,048,576 operations.
-    pub fn batch_ops_max(mut self, operations: usize) -> Self {
-        self.batch_ops_max = operations;
-        self
-    }
-
-    /// The most payload bytes after which a batch takes no further operation. Default: 8 MiB, which bounds
-    /// how long one batch of large records can keep the others waiting. From 1 byte to 1 GiB.
-    pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
-        self.batch_bytes_max = bytes;
-        self
-    }
-
-    /// How long the writer waits for company after the first operation of a batch. Default: zero, because a
-    /// batch gathers by itself while the one before it commits; a delay only helps where an fsync is so
-    /// expensive that fewer of them are worth everybody's latency. An hour at most.
-    pub fn commit_delay(mut self, delay: Duration) -> Self {
-        self.commit_delay = delay;
-        self
-    }
-
-    /// The most operations that wait in the buffer; one that carries more than 4 KiB counts once for every
-    /// 4 KiB. Default: 4096. From 1 to 1,048,576. A full buffer suspends an async caller and blocks a sync one.
-    pub fn buffer_ops_max(mut self, operations: usize) -> Self {
-        self.buffer_ops_max = operations;
-        self
-    }
-
-    /// How many `query_only` connections serve reads beside the writer. Default: 2. From 1 to 256. In memory mode there
-    /// are none, reads go through the writer, and this is not looked at. The first eight are opened with the database,
-    /// further ones when they are needed. Reads that are awaited run on threads of their own: each starts one more, up to
-    /// as many as there may be connections.
-    pub fn readers(mut self, connections: usize) -> Self {
-        self.readers = connections;
-        self
-    }
-
-    /// The size of the write-ahead log, in bytes, at which the writer checkpoints even though it is busy.
-    /// Default: 32 MiB. From 16 KiB to 64 GiB. When idle it checkpoints anyway.
-    ///
-    /// The log takes up to twice as much, because one batch more may come before it is moved and reads in progress are
-    /// given time; a single batch that is larger than a quarter of this adds its own size. From one and a
-    /// half times on, reads of this process that are still running are interrupted
-    /// ([`Error::ReadInterrupted`]), and while one cannot be, writes are refused with [`Error::RolledBack`]. A
-    /// reader in another process is waited for, but only for a moment: while it reads, the log grows. On a small
-    /// volume choose a quarter of it or less.
-    pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
-        self.wal_bytes_max = bytes;
         self
     }
 
@@ -212,72 +300,6 @@ impl Options {
     /// which fails with the size and the limit in its error. A turn may be of any size.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
-        self
-    }
-
-    /// SQLite's page cache on the writing connection, in bytes. Default: 64 MiB. From 1 KiB to 1 TiB.
-    pub fn cache_bytes(mut self, bytes: usize) -> Self {
-        self.cache_bytes = bytes;
-        self
-    }
-
-    /// How long opening waits for another process that has the database open, before it is
-    /// [`Error::OwnedByProcess`]. Default: zero, so that a mistake is told at once. Where a new process starts while the one
-    /// before it shuts down, as long as that may take. Blocks the thread that opens; real time, whatever the
-    /// clock of the engine is. Any duration.
-    ///
-    /// What is left of it is also waited where somebody who knows nothing of forebay holds SQLite's own lock on the file, before
-    /// that is [`Error::Locked`]. Such a lock is waited for for two seconds in any case.
-    pub fn wait_for_owner(mut self, wait: Duration) -> Self {
-        self.wait_for_owner = wait;
-        self
-    }
-
-    /// The clock the engine runs on. Default: the machine's. Tests hand in a [`crate::ManualClock`].
-    ///
-    /// Where the file is open in this process already, the clock it was opened with counts: two clocks are not
-    /// compared.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(clock));
-        self
-    }
-
-    /// Runs `on_open` on every connection when it is opened, the writer's and each reader's, after forebay's own
-    /// settings: for functions, collations, modules, `trusted_schema` and other pragmas that belong to a connection.
-    /// Default: none.
-    ///
-    /// It runs on the thread that opens the connection: the one that opens the database, for the writer's and the first
-    /// eight readers'; the one that needs it, for a further reader's. It cannot write (`PRAGMA query_only`). What
-    /// durability depends on (`journal_mode`, `synchronous`, `wal_autocheckpoint`, `locking_mode`, attached databases)
-    /// is looked at afterwards: a change is an [`Error::InvalidOption`], and the connection is not used. So is a panic.
-    /// An error that it returns is the cause of an [`Error::OnOpen`]. Hooks and busy handlers are not kept. When the
-    /// database is opened it comes before anything in the file is changed, so it may find one that is empty or not in
-    /// WAL mode yet.
-    ///
-    /// Where the file is open in this process already, its `on_open` has to be the same one, or the open is refused
-    /// ([`Error::OptionsDiffer`]): give both opens clones of one `Options`. A function that is given by its name, and a
-    /// closure that has captured nothing, is the same wherever it is given.
-    ///
-    /// rusqlite has functions and collations behind features that forebay does not switch on: depend on rusqlite as
-    /// well, in the version that forebay has, with `features = ["functions", "collation"]`. Cargo builds one for both.
-    ///
-    /// ```
-    /// let options = forebay::Options::default()
-    ///     .on_open(|connection| Ok(connection.execute_batch("PRAGMA recursive_triggers = ON")?));
-    /// # let _ = options;
-    /// ```
-    pub fn on_open(
-        mut self,
-        on_open: impl Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static,
-    ) -> Self {
-        self.on_open = Some(OnOpen::new(on_open));
-        self
-    }
-
-    #[cfg(feature = "test-hooks")]
-    #[doc(hidden)]
-    pub fn full_disk_wait(mut self, wait: Duration) -> Self {
-        self.full_disk_wait = Some(wait);
         self
     }
 
@@ -301,6 +323,10 @@ impl Options {
     #[cfg(feature = "duroxide")]
     pub fn in_memory(self) -> Result<crate::Forebay, Error> {
         crate::provider::open_memory(self)
+    }
+
+    fn settings(&mut self) -> &mut Self {
+        self
     }
 
     /// Refuses what is out of its range.
@@ -368,7 +394,7 @@ impl Options {
             (None, Some(_)) => ("none", "given"),
             (Some(_), None) => ("given", "none"),
             (Some(open), Some(asked)) if open.is_same(asked) => ("given", "given"),
-            (Some(_), Some(_)) => ("given", "another one (give both opens clones of one Options)"),
+            (Some(_), Some(_)) => ("given", "another one (give both opens clones of the same options)"),
         };
         compare("on_open", open.into(), asked.into());
         found.join("; ")

@@ -17,7 +17,8 @@ use engine_support::{
     enqueue, enqueue_work, fetch, fetch_work, fetch_work_as, fetched, id_of, on_manual_clock, raised, routed,
     session, settle, start, started,
 };
-use forebay::{Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Forebay, Options};
 
 const ANY: TagFilter = TagFilter::Any;
 

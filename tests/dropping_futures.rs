@@ -18,7 +18,8 @@ use engine_support::{
     enqueue, enqueue_work, fetch, fetch_work, fetch_work_as, heard, raised, routed, session, settle, start,
     started,
 };
-use forebay::{Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Forebay, Options};
 
 /// Something for every method to work on.
 struct Scene {

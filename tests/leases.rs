@@ -14,7 +14,8 @@ use engine_support::{
     HOUR, LOCK, MILLISECOND, Place, START_MS, Turn, activity, begin, bounded, completed, depths, enqueue,
     enqueue_work, event, fetch, fetch_work, fetch_work_as, heard, on_manual_clock, raised, routed, timer,
 };
-use forebay::{Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Forebay, Options};
 
 const DAY_MS: u64 = 86_400_000;
 

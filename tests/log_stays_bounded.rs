@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use forebay::{Error, Options, Writer};
+use forebay::{Error, Writer, WriterOptions};
 
 const WAL_BYTES_MAX: u64 = 1 << 20;
 
@@ -18,17 +18,17 @@ fn write(writer: &Writer, path: &Path) -> u64 {
     for _ in 0..400 {
         let row = |tx: &rusqlite::Transaction<'_>| {
             tx.execute("INSERT INTO t VALUES (zeroblob(40000))", [])?;
-            Ok(())
+            Ok::<_, Error>(())
         };
-        writer.submit(row).wait().unwrap();
+        writer.blocking_submit(row).wait().unwrap();
         largest = largest.max(log_bytes(path));
     }
     largest
 }
 
 fn opened(path: &Path) -> Writer {
-    let writer = Writer::open(path, Options::default().wal_bytes_max(WAL_BYTES_MAX)).unwrap();
-    writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (b BLOB)")?)).wait().unwrap();
+    let writer = WriterOptions::default().wal_bytes_max(WAL_BYTES_MAX).open(path).unwrap();
+    writer.blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (b BLOB)")).wait().unwrap();
     writer
 }
 
@@ -51,9 +51,9 @@ fn while_two_threads_read_without_a_pause() {
                         let mut rows = statement.query([])?;
                         let _ = rows.next()?;
                         std::thread::sleep(Duration::from_millis(1));
-                        Ok(())
+                        Ok::<_, Error>(())
                     };
-                    writer.read(held).unwrap();
+                    writer.blocking_read(held).unwrap();
                 }
             });
         }
@@ -69,11 +69,11 @@ fn while_one_read_does_not_end_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let writer = opened(&path);
-    writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (x'01')", [])?)).wait().unwrap();
+    writer.blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (x'01')", [])).wait().unwrap();
     let (entered, inside) = std::sync::mpsc::channel();
     let largest = std::thread::scope(|scope| {
         let read = scope.spawn(|| {
-            writer.read(|connection| {
+            writer.blocking_read(|connection| -> Result<_, Error> {
                 count(connection)?;
                 entered.send(()).unwrap();
                 let endless = "WITH RECURSIVE c(n) AS (SELECT 1 FROM t UNION ALL SELECT n + 1 FROM c) SELECT max(n) FROM c";
@@ -95,7 +95,7 @@ fn while_a_read_sleeps_with_a_statement_open() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let writer = opened(&path);
-    writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (x'01')", [])?)).wait().unwrap();
+    writer.blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (x'01')", [])).wait().unwrap();
     let ((entered, inside), (end, ended)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
     std::thread::scope(|scope| {
         let writer = &writer;
@@ -106,17 +106,17 @@ fn while_a_read_sleeps_with_a_statement_open() {
                 let _ = rows.next()?;
                 entered.send(()).unwrap();
                 let _ = ended.recv();
-                Ok(())
+                Ok::<_, Error>(())
             };
-            writer.read(asleep).unwrap();
+            writer.blocking_read(asleep).unwrap();
         });
         inside.recv().unwrap();
         let insert =
-            || writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (zeroblob(40000))", [])?)).wait();
+            || writer.blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (zeroblob(40000))", [])).wait();
         let refused = (0..400).find_map(|_| insert().err()).expect("the log would outgrow its bound");
         assert!(
-            refused.is_retryable() && refused.to_string().contains("a read has been running"),
-            "{refused}"
+            refused.is_retryable() && format!("{refused:#}").contains("a read has been running"),
+            "{refused:#}"
         );
         assert!(log_bytes(&path) <= 2 * WAL_BYTES_MAX, "{} bytes", log_bytes(&path));
         end.send(()).unwrap();
@@ -136,7 +136,7 @@ fn while_the_engine_is_asked_for_its_metrics_without_a_pause() {
     for durability in [forebay::Durability::Full, forebay::Durability::Normal] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
-        let options = Options::default().wal_bytes_max(WAL_BYTES_MAX).durability(durability);
+        let options = forebay::Options::default().wal_bytes_max(WAL_BYTES_MAX).durability(durability);
         let store = options.open(&path).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         runtime.block_on(async {
@@ -169,14 +169,14 @@ fn while_the_engine_is_asked_for_its_metrics_without_a_pause() {
 #[test]
 fn the_one_that_is_killed() {
     let Some(path) = std::env::var_os("FOREBAY_KILLED") else { return };
-    let writer = Writer::open(path, Options::default().wal_bytes_max(WAL_BYTES_MAX)).unwrap();
+    let writer = WriterOptions::default().wal_bytes_max(WAL_BYTES_MAX).open(path).unwrap();
     for n in 0.. {
         let row = |tx: &rusqlite::Transaction<'_>| {
             tx.execute_batch("CREATE TABLE IF NOT EXISTS t (b BLOB)")?;
             tx.execute("INSERT INTO t VALUES (zeroblob(40000))", [])?;
-            Ok(())
+            Ok::<_, Error>(())
         };
-        writer.submit(row).wait().unwrap();
+        writer.blocking_submit(row).wait().unwrap();
         if n == 15 {
             println!("\nwritten");
         }
@@ -203,8 +203,8 @@ fn over_a_crash_loop() {
         assert!(written, "it ended by itself");
         assert!(log_bytes(&path) <= 2 * WAL_BYTES_MAX, "{} bytes", log_bytes(&path));
     }
-    let writer = Writer::open(&path, Options::default().wal_bytes_max(WAL_BYTES_MAX)).unwrap();
+    let writer = WriterOptions::default().wal_bytes_max(WAL_BYTES_MAX).open(&path).unwrap();
     assert_eq!(log_bytes(&path), 0, "it is in the database");
-    assert!(writer.read(count).unwrap() >= 8 * 16);
-    writer.close().unwrap();
+    assert!(writer.blocking_read(count).unwrap() >= 8 * 16);
+    writer.blocking_close().unwrap();
 }

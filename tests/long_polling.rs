@@ -15,7 +15,8 @@ use engine_support::{
     enqueue_work, fetch, fetch_work, fetch_work_as, fetched, id_of, on_manual_clock, raised, routed, session,
     settle, start, timer,
 };
-use forebay::{Forebay, ManualClock};
+use forebay::Forebay;
+use forebay::clock::ManualClock;
 use semver::Version;
 
 type Waiting<'a, T> = Polled<'a, Granted<T>>;

@@ -12,7 +12,8 @@ use engine_support::{
     Place, START_MS, Turn, begin, bounded, continued, enqueue, event, fetch, fetch_work, fetch_work_as,
     heard, raised, routed, started_event,
 };
-use forebay::{Error, Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Error, Forebay, Options};
 use rusqlite::Connection;
 
 /// What the file holds: an instance that has ended in its second execution, one that runs and waits for two

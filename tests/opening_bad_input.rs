@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine_support::{HOUR, Place, Turn, activity, assert_says, begin, enqueue_work};
-use forebay::{Error, Forebay, Options, Writer};
+use forebay::{Error, Forebay, Options, WriterOptions};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
@@ -64,7 +64,10 @@ fn a_missing_folder_is_named() {
     let place = Place::new();
     let path = place.file("missing/app.db");
     let error = refused(&place, &path);
-    assert!(matches!(&error, Error::MissingFolder { folder } if *folder == place.file("missing")), "{error}");
+    assert!(
+        matches!(&error, Error::MissingFolder { folder, .. } if *folder == place.file("missing")),
+        "{error}"
+    );
     assert_says(&error, &[&shown(&place.file("missing")), "create it"]);
     assert!(!place.file("missing").exists());
 }
@@ -75,7 +78,10 @@ fn a_file_where_the_folder_should_be() {
     fs::write(place.file("file"), "not a folder").expect("written");
     for path in ["file/app.db", "file/folder/app.db"] {
         let error = refused(&place, &place.file(path));
-        assert!(matches!(&error, Error::NotAFolder { folder } if *folder == place.file("file")), "{error:?}");
+        assert!(
+            matches!(&error, Error::NotAFolder { folder, .. } if *folder == place.file("file")),
+            "{error:?}"
+        );
         assert_says(&error, &[&shown(&place.file("file")), "is not a folder", "another path"]);
     }
 }
@@ -122,7 +128,10 @@ fn files_that_are_no_databases() {
         let path = place.file(name);
         fs::write(&path, bytes).expect("written");
         let error = refused(&place, &path);
-        assert!(matches!(&error, Error::NotADatabase { path: found } if *found == path), "{name}: {error}");
+        assert!(
+            matches!(&error, Error::NotADatabase { path: found, .. } if *found == path),
+            "{name}: {error}"
+        );
         assert_says(&error, &[&shown(&path), "open another path", "restore"]);
     }
 }
@@ -271,7 +280,7 @@ fn a_file_that_may_not_be_written() {
     let permissions = |mode| fs::set_permissions(place.path(), fs::Permissions::from_mode(mode));
     permissions(0o444).expect("they can be set");
     let error = refused(&place, &place.path());
-    assert!(matches!(&error, Error::ReadOnly { path } if *path == place.path()), "{error}");
+    assert!(matches!(&error, Error::ReadOnly { path, .. } if *path == place.path()), "{error}");
     assert_says(&error, &[&shown(&place.path()), "permissions"]);
 
     permissions(0o644).expect("they can be set");
@@ -299,12 +308,24 @@ fn options_out_of_their_range_are_refused_with_name_value_and_range() {
     ];
     for (name, value, range, options) in kinds {
         let in_memory = (name != "readers").then(|| options.clone().in_memory().err());
-        let writer = Writer::open(place.path(), options.clone()).err();
-        for error in [Some(options.open(place.path()).err()), Some(writer), in_memory].into_iter().flatten() {
+        for error in [Some(options.open(place.path()).err()), in_memory].into_iter().flatten() {
             let error = error.unwrap_or_else(|| panic!("{name} = {value} is taken"));
             assert!(matches!(error, Error::InvalidOption { option, .. } if option == name), "{error}");
             assert_says(&error, &[&format!("`{name}`"), &format!(" {value} "), range]);
         }
+    }
+    let writers = [
+        ("batch_ops_max", WriterOptions::default().batch_ops_max(0)),
+        ("batch_bytes_max", WriterOptions::default().batch_bytes_max(0)),
+        ("commit_delay", WriterOptions::default().commit_delay(HOUR * 24)),
+        ("buffer_ops_max", WriterOptions::default().buffer_ops_max(0)),
+        ("readers", WriterOptions::default().readers(0)),
+        ("wal_bytes_max", WriterOptions::default().wal_bytes_max(1)),
+        ("cache_bytes", WriterOptions::default().cache_bytes(0)),
+    ];
+    for (name, options) in writers {
+        let error = options.open(place.path()).expect_err(name);
+        assert!(matches!(error, Error::InvalidOption { option, .. } if option == name), "{error}");
     }
     assert!(contents(place.folder.path()).is_empty(), "nothing was made");
 }
@@ -348,7 +369,7 @@ fn options_at_their_largest() {
         });
         match tried.join() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => failed.push(format!("{name}: {error}")),
+            Ok(Err(error)) => failed.push(format!("{name}: {error:#}")),
             Err(_panic) => failed.push(format!("{name}: panicked")),
         }
     }

@@ -1,12 +1,12 @@
 //! Somebody who knows nothing of forebay holds SQLite's own lock on the file while it is opened (a shell in a transaction, a
 //! backup, `locking_mode = EXCLUSIVE`): an error of its own kind that says so, after two seconds or as long as
-//! `Options::wait_for_owner` says; nothing was changed, and the next open works as soon as the lock is gone.
+//! `WriterOptions::wait_for_owner` says; nothing was changed, and the next open works as soon as the lock is gone.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use forebay::{Error, Options, Writer};
+use forebay::{Error, WriterOptions};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -41,11 +41,11 @@ fn locked(path: &Path, (journal, lock): (&str, &str)) -> Connection {
     connection
 }
 
-fn opening(path: &Path, options: Options) -> Receiver<Result<(), Error>> {
+fn opening(path: &Path, options: WriterOptions) -> Receiver<Result<(), Error>> {
     let (sender, receiver) = mpsc::channel();
     let path = path.to_path_buf();
     std::thread::spawn(move || {
-        let _ = sender.send(Writer::open(path, options).and_then(|writer| writer.close()));
+        let _ = sender.send(options.open(path).and_then(|writer| writer.blocking_close()));
     });
     receiver
 }
@@ -57,12 +57,12 @@ fn it_is_told_as_what_it_is_and_can_be_tried_again() {
         .map(|way| {
             let (folder, path) = place();
             let connection = locked(&path, *way);
-            (way, folder, opening(&path, Options::default()), path, connection)
+            (way, folder, opening(&path, WriterOptions::default()), path, connection)
         })
         .collect();
     for (way, _folder, opened, path, connection) in tried {
         let error = opened.recv_timeout(PATIENCE).expect("in time").expect_err("it is locked");
-        let text = error.to_string();
+        let text = format!("{error:#}");
         for part in [&path.display().to_string(), "another", "SQLite's lock", "try again"] {
             assert!(text.contains(part), "{way:?}: {text} should say {part}");
         }
@@ -70,7 +70,7 @@ fn it_is_told_as_what_it_is_and_can_be_tried_again() {
         assert!(std::error::Error::source(&error).is_some(), "{way:?}");
         assert!(!path.with_extension("db-lock").exists(), "{way:?}");
         drop(connection);
-        let again = opening(&path, Options::default()).recv_timeout(PATIENCE).expect("in time");
+        let again = opening(&path, WriterOptions::default()).recv_timeout(PATIENCE).expect("in time");
         again.unwrap_or_else(|error| panic!("{way:?}: {error}"));
     }
 }
@@ -82,7 +82,7 @@ fn it_is_waited_for_as_long_as_an_owner_is() {
         .map(|way| {
             let (folder, path) = place();
             let connection = locked(&path, *way);
-            (way, folder, opening(&path, Options::default().wait_for_owner(PATIENCE)), connection)
+            (way, folder, opening(&path, WriterOptions::default().wait_for_owner(PATIENCE)), connection)
         })
         .collect();
     let first = tried[0].2.recv_timeout(LONG);

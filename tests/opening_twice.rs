@@ -14,7 +14,8 @@ use duroxide::providers::Provider;
 use engine_support::{
     Place, START_MS, assert_says, bounded, bounded_thread, enqueue, fetch, settle, start, started,
 };
-use forebay::{Clock, Durability, Error, Forebay, JumpListener, ManualClock, Options, Writer};
+use forebay::clock::{Clock, JumpListener, ManualClock};
+use forebay::{Durability, Error, Forebay, Options, WriterOptions};
 
 fn small() -> Options {
     Options::default().batch_ops_max(16).readers(1)
@@ -80,7 +81,7 @@ async fn other_options_are_refused_by_name_and_harm_nobody() {
     ];
     for (difference, options) in others {
         let error = options.open(place.path()).expect_err("it differs");
-        let Error::OptionsDiffer { path, differences } = &error else { panic!("{error}") };
+        let Error::OptionsDiffer { path, differences, .. } = &error else { panic!("{error}") };
         assert_eq!(*path, std::fs::canonicalize(place.path()).expect("it is there"));
         assert_eq!(differences, difference, "that and nothing else");
         assert_says(&error, &[difference, "close it first"]);
@@ -143,15 +144,16 @@ async fn a_link_to_a_file_that_is_yet_to_be_made() {
 fn another_kind_of_store_is_refused() {
     let place = Place::new();
     let engine = place.open(small());
-    let error = Writer::open(place.path(), small()).expect_err("it is open as another");
+    let own = || WriterOptions::default().batch_ops_max(16).readers(1);
+    let error = own().open(place.path()).expect_err("it is open as another");
     assert!(matches!(error, Error::OptionsDiffer { .. }), "{error}");
     assert_says(&error, &["app.db", "another kind of store", "close it first"]);
     engine.close().expect("it closes");
 
-    let writer = Writer::open(place.file("own.db"), small()).expect("it opens");
+    let writer = own().open(place.file("own.db")).expect("it opens");
     let error = small().open(place.file("own.db")).expect_err("it is open as another");
     assert_says(&error, &["own.db", "another kind of store"]);
-    writer.close().expect("it closes");
+    writer.blocking_close().expect("it closes");
 }
 
 #[tokio::test]

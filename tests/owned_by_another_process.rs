@@ -84,8 +84,8 @@ fn the_other_process_that_comes_and_goes() {
     });
     Other::say("open", "");
     while !done.load(Ordering::Relaxed) {
-        match Writer::open(&file, Options::default()) {
-            Ok(writer) => writer.close().expect("it closes"),
+        match Writer::open(&file) {
+            Ok(writer) => writer.blocking_close().expect("it closes"),
             Err(Error::OwnedByProcess { .. }) => {}
             Err(other) => panic!("{other}"),
         }
@@ -101,8 +101,8 @@ fn an_owner_that_comes_and_goes_is_always_the_one_that_is_named() {
     other.says("open");
     let mut told = 0;
     for _ in 0..400 {
-        match Writer::open(place.path(), Options::default()) {
-            Ok(writer) => writer.close().expect("it closes"),
+        match Writer::open(place.path()) {
+            Ok(writer) => writer.blocking_close().expect("it closes"),
             Err(Error::OwnedByProcess { pid, .. }) => {
                 assert_eq!(pid, Some(other.child.id()), "after {told} that were right");
                 told += 1;

@@ -127,7 +127,7 @@ async fn a_copy_made_in_the_process_loses_nothing_to_a_shell_and_a_kill() {
 async fn a_folder_that_is_renamed_is_no_reason_to_fail() {
     let place = Place::new();
     fs::create_dir(place.file("before")).expect("it is made");
-    let clock = forebay::ManualClock::new(engine_support::START_MS);
+    let clock = forebay::clock::ManualClock::new(engine_support::START_MS);
     let options = Options::default().clock(clock.clone());
     let forebay = options.open(place.file("before").join("app.db")).expect("it opens");
     begin(&forebay, "order", Turn::first("order")).await;
@@ -157,7 +157,7 @@ fn what_is_no_path_is_refused_by_the_right_call() {
         let error = Forebay::open(given).expect_err("it is no path");
         assert!(matches!(error, Error::NotAPath { .. }), "{given}: {error:?}");
         assert_says(&error, &[given, says]);
-        assert!(matches!(Writer::open(given, Options::default()), Err(Error::NotAPath { .. })), "{given}");
+        assert!(matches!(Writer::open(given), Err(Error::NotAPath { .. })), "{given}");
         assert!(!Path::new(given).exists(), "{given}");
     }
     let place = Place::new();
@@ -218,14 +218,14 @@ fn a_fork_is_told_and_harms_nobody() {
 #[allow(unsafe_code)]
 fn the_one_that_forks() {
     let Some(file) = std::env::var_os("FOREBAY_FORKS") else { return };
-    let writer = Writer::open(file, Options::default()).expect("it opens");
-    writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n INTEGER)")?)).wait().expect("it is made");
+    let writer = Writer::open(file).expect("it opens");
+    writer.blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (n INTEGER)")).wait().expect("it is made");
     // SAFETY: the child calls nothing that needs a lock another thread may have held, but for what is under test.
     match unsafe { libc::fork() } {
         0 => {
-            let submitted = writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (1)", [])?)).wait();
-            let read = writer.read(|_| Ok(()));
-            let closed = writer.close();
+            let submitted = writer.blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).wait();
+            let read = writer.blocking_read(|_| Ok::<_, Error>(()));
+            let closed = writer.blocking_close();
             drop(writer);
             let told = [submitted.err(), read.err(), closed.err()];
             let told = told.iter().all(|error| matches!(error, Some(Error::Forked { .. })));
@@ -238,8 +238,11 @@ fn the_one_that_forks() {
             unsafe { libc::waitpid(child, &raw mut status, 0) };
             assert_eq!(status, 0, "the child was not told");
             println!("child was told");
-            writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (2)", [])?)).wait().expect("it goes on");
-            writer.close().expect("it closes");
+            writer
+                .blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (2)", []))
+                .wait()
+                .expect("it goes on");
+            writer.blocking_close().expect("it closes");
         }
     }
 }

@@ -57,14 +57,14 @@ fn memory_needs_a_journal_to_roll_back_and_nothing_else() {
 fn on_open_runs_on_the_engines_connections_and_cannot_take_back_what_is_promised() {
     let place = Place::new();
     let options = Options::default()
-        .on_open(|conn| Ok(conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA case_sensitive_like = 1")?));
+        .on_open(|conn| conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA case_sensitive_like = 1"));
     let forebay = place.open(options);
     let like =
         |conn: &rusqlite::Connection| conn.query_row("SELECT 'a' LIKE 'A'", [], |row| row.get::<_, bool>(0));
     assert!(!forebay.on_writer_connection(like).expect("the engine runs").expect("it is asked"));
     assert_eq!(pragma(&forebay, "query_only"), "0");
     forebay.close().expect("it closes");
-    let relaxed = Options::default().on_open(|conn| Ok(conn.execute_batch("PRAGMA synchronous = OFF")?));
+    let relaxed = Options::default().on_open(|conn| conn.execute_batch("PRAGMA synchronous = OFF"));
     let error = relaxed.open(place.path()).expect_err("nothing is promised any more");
     assert!(matches!(error, Error::InvalidOption { option: "on_open", .. }), "{error}");
 }

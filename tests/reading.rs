@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use forebay::{Error, Options, Writer};
+use forebay::{Error, Writer, WriterOptions};
 
 /// A test that would hang fails after this long instead.
 fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -13,13 +13,15 @@ fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 fn nested(writer: &Writer, levels: usize) -> Result<usize, Error> {
-    writer.read(|_| if levels == 1 { Ok(1) } else { Ok(1 + nested(writer, levels - 1)?) })
+    writer.blocking_read(|_| {
+        if levels == 1 { Ok(1) } else { nested(writer, levels - 1).map(|levels| 1 + levels) }
+    })
 }
 
 #[test]
 fn a_read_inside_a_read_goes_on_or_says_that_it_would_wait_for_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::open(folder.path().join("app.db"), Options::default().readers(2)).unwrap();
+    let writer = WriterOptions::default().readers(2).open(folder.path().join("app.db")).unwrap();
     bounded(move || {
         assert_eq!(nested(&writer, 2).unwrap(), 2);
         assert!(matches!(nested(&writer, 3), Err(Error::WouldDeadlock { .. })));
@@ -30,11 +32,11 @@ fn a_read_inside_a_read_goes_on_or_says_that_it_would_wait_for_itself() {
 #[test]
 fn closing_inside_a_read_says_that_it_would_wait_for_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::open(folder.path().join("app.db"), Options::default()).unwrap();
+    let writer = Writer::open(folder.path().join("app.db")).unwrap();
     bounded(move || {
-        let closed = writer.read(|_| writer.close());
+        let closed = writer.blocking_read(|_| writer.blocking_close());
         assert!(matches!(closed, Err(Error::WouldDeadlock { .. })), "{closed:?}");
-        writer.close().unwrap();
+        writer.blocking_close().unwrap();
     });
 }
 
@@ -45,7 +47,7 @@ fn closing_inside_a_read_says_that_it_would_wait_for_itself() {
 fn reads_that_are_waited_for_on_every_blocking_thread_end() {
     use duroxide::providers::{Provider, ProviderAdmin};
     let folder = tempfile::tempdir().unwrap();
-    let store = Options::default().open(folder.path().join("app.db")).unwrap();
+    let store = forebay::Options::default().open(folder.path().join("app.db")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(2)
@@ -77,7 +79,7 @@ fn reads_that_are_waited_for_on_every_blocking_thread_end() {
 fn a_read_outlives_the_runtime_that_asked_first() {
     use duroxide::providers::Provider;
     let folder = tempfile::tempdir().unwrap();
-    let store = Options::default().open(folder.path().join("app.db")).unwrap();
+    let store = forebay::Options::default().open(folder.path().join("app.db")).unwrap();
     bounded(move || {
         for _ in 0..3 {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();

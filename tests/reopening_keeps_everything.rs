@@ -14,7 +14,8 @@ use engine_support::{
     enqueue, enqueue_work, event, fetch, fetch_work, fetch_work_as, fetched, id_of, raised, routed, start,
     timer,
 };
-use forebay::{Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Forebay, Options};
 
 /// The two ways in which an engine goes away.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,8 @@ use engine_support::{
     HOUR, LOCK, MILLISECOND, Place, Turn, activity, begin, bounded, completed, depths, enqueue, enqueue_work,
     fetch, fetch_work, fetch_work_as, heard, on_manual_clock, raised, routed, start, started_event,
 };
-use forebay::{Durability, Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Durability, Forebay, Options};
 
 /// Lets every batch that writes fail, or none.
 fn set_writable(forebay: &Forebay, writable: bool) {

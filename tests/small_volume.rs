@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use forebay::{Error, Options, Writer};
+use forebay::{Error, Writer, WriterOptions};
 
 const MIB: u64 = 1 << 20;
 /// Says, to the test that is run again, where its volume is.
@@ -40,26 +40,26 @@ fn on_a_volume(name: &str, mib: u64, test: impl FnOnce(&Path)) {
 }
 
 fn opened(path: &Path) -> Writer {
-    let options = Options::default().full_disk_wait(Duration::from_millis(5));
-    let writer = Writer::open(path, options).expect("it opens");
+    let options = WriterOptions::default().full_disk_wait(Duration::from_millis(5));
+    let writer = options.open(path).expect("it opens");
     let table = |tx: &rusqlite::Transaction<'_>| {
-        Ok(tx.execute_batch("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, b BLOB)")?)
+        tx.execute_batch("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, b BLOB)")
     };
-    writer.submit(table).wait().expect("there is room for a table");
+    writer.blocking_submit(table).wait().expect("there is room for a table");
     writer
 }
 
 fn insert(writer: &Writer, n: i64, bytes: i64) -> Result<usize, Error> {
-    writer.submit(move |tx| Ok(tx.execute("INSERT INTO t VALUES (?1, zeroblob(?2))", [n, bytes])?)).wait()
+    writer.blocking_submit(move |tx| tx.execute("INSERT INTO t VALUES (?1, zeroblob(?2))", [n, bytes])).wait()
 }
 
 fn rows(writer: &Writer) -> Vec<i64> {
     let all = |connection: &rusqlite::Connection| {
         let mut statement = connection.prepare("SELECT n FROM t ORDER BY n")?;
         let rows = statement.query_map([], |row| row.get(0))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok::<_, Error>(rows.collect::<Result<_, _>>()?)
     };
-    writer.read(all).expect("reads go on")
+    writer.blocking_read(all).expect("reads go on")
 }
 
 /// Inserts until nothing fits any more.
@@ -73,7 +73,7 @@ fn fill(writer: &Writer, from: i64, bytes: i64) -> Vec<i64> {
                 refused = 0;
             }
             Err(error) => {
-                assert!(error.is_retryable() && error.to_string().contains("full"), "{error}");
+                assert!(error.is_retryable() && format!("{error:#}").contains("full"), "{error}");
                 refused += 1;
                 if refused == 20 {
                     break;
@@ -101,21 +101,24 @@ fn it_is_used_to_nearly_its_end_and_a_deletion_makes_room_again() {
         // The way out, beside others that still try.
         std::thread::scope(|scope| {
             scope.spawn(|| (0..10).for_each(|n| drop(insert(&writer, 10_000 + n, 5_000_000))));
-            let deleted = writer.submit(|tx| Ok(tx.execute("DELETE FROM t WHERE n < 100", [])?)).wait();
+            let deleted = writer.blocking_submit(|tx| tx.execute("DELETE FROM t WHERE n < 100", [])).wait();
             assert_eq!(deleted.expect("what makes room is not refused"), 100);
         });
         let kept: Vec<i64> = acknowledged.iter().copied().filter(|n| *n >= 100).collect();
-        writer.submit(|tx| Ok(tx.execute("DELETE FROM t WHERE n >= 10000", [])?)).wait().expect("deleted");
+        writer
+            .blocking_submit(|tx| tx.execute("DELETE FROM t WHERE n >= 10000", []))
+            .wait()
+            .expect("deleted");
         assert_eq!(rows(&writer), kept);
         let more = fill(&writer, 20_000, 100_000);
         assert!(more.len() >= 90, "only {} rows more", more.len());
         // And the same after reopening.
-        writer.close().expect("it closes");
+        writer.blocking_close().expect("it closes");
         let writer = opened(&path);
         assert_eq!(rows(&writer), [&kept[..], &more[..]].concat());
-        writer.submit(|tx| Ok(tx.execute("DELETE FROM t", [])?)).wait().expect("deleted");
+        writer.blocking_submit(|tx| tx.execute("DELETE FROM t", [])).wait().expect("deleted");
         insert(&writer, 1, 300_000).expect("there is room");
-        writer.close().expect("it closes");
+        writer.blocking_close().expect("it closes");
     });
 }
 
@@ -132,15 +135,15 @@ fn a_single_large_closure_that_does_not_fit_takes_nothing_for_good() {
             for n in 100..140 {
                 tx.execute("INSERT INTO t VALUES (?1, zeroblob(3000000))", [n])?;
             }
-            Ok(())
+            Ok::<_, Error>(())
         };
-        let error = writer.submit(large).wait().expect_err("120 MB do not fit");
-        assert!(error.is_retryable() && error.to_string().contains("full"), "{error}");
+        let error = writer.blocking_submit(large).wait().expect_err("120 MB do not fit");
+        assert!(error.is_retryable() && format!("{error:#}").contains("full"), "{error}");
         for n in 5..10 {
             insert(&writer, n, 3_000_000).expect("there is room again");
         }
         assert_eq!(rows(&writer), (0..10).collect::<Vec<_>>());
-        writer.close().expect("it closes");
+        writer.blocking_close().expect("it closes");
     });
 }
 
@@ -161,7 +164,7 @@ fn a_volume_that_somebody_else_fills_is_used_again_when_there_is_room() {
         acknowledged.extend(fill(&writer, 2_000, 100_000));
         assert!(acknowledged.len() > 350, "{} rows", acknowledged.len());
         assert_eq!(rows(&writer), acknowledged);
-        writer.close().expect("it closes");
+        writer.blocking_close().expect("it closes");
     });
 }
 
@@ -194,13 +197,13 @@ fn an_open_that_finds_no_room_leaves_nothing() {
                     .open(&ballast)
                     .and_then(|file| file.set_len(bytes))
                     .expect("cut");
-                let opened = Writer::open(&path, Options::default().full_disk_wait(Duration::from_millis(1)));
+                let opened = WriterOptions::default().full_disk_wait(Duration::from_millis(1)).open(&path);
                 #[cfg(feature = "duroxide")]
                 let opened = match given {
                     "a database" => opened.map(drop),
                     _ => {
                         // The engine puts tables into it.
-                        opened.and_then(|writer| writer.close()).and_then(|()| {
+                        opened.and_then(|writer| writer.blocking_close()).and_then(|()| {
                             let _ = std::fs::remove_file(&path);
                             if given == "nothing of it" {
                                 std::fs::write(&path, "").expect("written");

@@ -1,4 +1,4 @@
-//! The connections a `Writer` works with: `Options::on_open` runs on each of them and cannot undo what is promised, and
+//! The connections a `Writer` works with: `WriterOptions::on_open` runs on each of them and cannot undo what is promised, and
 //! a reader's connection goes to the next one as it was.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use forebay::rusqlite::functions::FunctionFlags;
 use forebay::rusqlite::limits::Limit;
 use forebay::rusqlite::{self, Connection};
-use forebay::{Error, Options, Writer};
+use forebay::{Error, Writer, WriterOptions};
 
 fn pragma(connection: &Connection, name: &str) -> Result<i64, Error> {
     Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
@@ -35,26 +35,28 @@ fn on_open_runs_on_every_connection() {
     let folder = tempfile::tempdir().unwrap();
     let opened = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&opened);
-    let options = Options::default().readers(2).on_open(move |connection| {
+    let options = WriterOptions::default().readers(2).on_open(move |connection| {
         counted.fetch_add(1, Ordering::SeqCst);
         connection.busy_timeout(Duration::ZERO)?;
         connection.prepare_cached("COMMIT")?;
         seven(connection)
     });
     let path = folder.path().join("app.db");
-    let writer = Writer::open(&path, options.clone()).unwrap();
-    assert_eq!(writer.submit(|tx| look(tx)).wait().unwrap(), [7, 1, 1, 2000, 0]);
-    let both = writer.read(|one| Ok((look(one)?, writer.read(look)?))).unwrap();
+    let writer = options.clone().open(&path).unwrap();
+    assert_eq!(writer.blocking_submit(|tx| look(tx)).wait().unwrap(), [7, 1, 1, 2000, 0]);
+    let both = writer
+        .blocking_read(|one| -> Result<_, Error> { Ok((look(one)?, writer.blocking_read(look)?)) })
+        .unwrap();
     assert_eq!(both, (vec![7, 1, 1, 2000, 0], vec![7, 1, 1, 2000, 0]));
     assert_eq!(opened.load(Ordering::SeqCst), 3);
-    writer.read(|conn| Ok(conn.execute_batch("CREATE TABLE t (n)")?)).unwrap_err();
-    writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n)")?)).wait().unwrap();
-    let ended = writer.submit(|tx| Ok(tx.prepare_cached("COMMIT")?.execute([])?)).wait().unwrap_err();
-    assert!(matches!(ended, Error::Refused { .. }), "what on_open has prepared is not shared: {ended}");
+    writer.blocking_read(|conn| conn.execute_batch("CREATE TABLE t (n)")).unwrap_err();
+    writer.blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (n)")).wait().unwrap();
+    let ended = writer.blocking_submit(|tx| tx.prepare_cached("COMMIT")?.execute([])).wait().unwrap_err();
+    assert!(matches!(ended, Error::NotAllowed { .. }), "what on_open has prepared is not shared: {ended}");
     assert!(format!("{options:?}").contains("on_open: Some"));
-    Writer::open(&path, options).unwrap();
-    let error = Writer::open(&path, Options::default()).unwrap_err();
-    assert!(error.to_string().contains("on_open: given, none"), "{error}");
+    options.open(&path).unwrap();
+    let error = Writer::open(&path).unwrap_err();
+    assert!(format!("{error:#}").contains("on_open: given, none"), "{error}");
 }
 
 #[test]
@@ -80,24 +82,25 @@ fn on_open_cannot_undo_what_is_promised() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         // In WAL mode, which a new file is not when it is called.
-        Writer::open(&path, Options::default()).unwrap().close().unwrap();
-        let error = Writer::open(&path, Options::default().on_open(on_open)).unwrap_err();
+        Writer::open(&path).unwrap().blocking_close().unwrap();
+        let error = WriterOptions::default().on_open(on_open).open(&path).unwrap_err();
         let refused =
-            matches!(&error, Error::InvalidOption { option: "on_open", reason } if reason.contains(what));
+            matches!(&error, Error::InvalidOption { option: "on_open", reason, .. } if reason.contains(what));
         assert!(refused, "{what}: {error}");
         // On a reader alone: the open is refused as well, and leaves nothing open.
         let opened = AtomicUsize::new(0);
-        let options = Options::default().on_open(move |conn| match opened.fetch_add(1, Ordering::SeqCst) {
-            0 => Ok(()),
-            _ => on_open(conn),
-        });
-        let error = Writer::open(&path, options).unwrap_err();
+        let options =
+            WriterOptions::default().on_open(move |conn| match opened.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(()),
+                _ => on_open(conn),
+            });
+        let error = options.open(&path).unwrap_err();
         // The journal's mode cannot be changed beside another connection, and SQLite says so itself.
         let refused = matches!(&error, Error::InvalidOption { option: "on_open", .. });
         assert!(refused || *what == "journal_mode", "{what}: {error}");
-        let writer = Writer::open(&path, Options::default()).unwrap();
-        writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n)")?)).wait().unwrap();
-        writer.close().unwrap();
+        let writer = Writer::open(&path).unwrap();
+        writer.blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (n)")).wait().unwrap();
+        writer.blocking_close().unwrap();
     }
 }
 
@@ -121,12 +124,12 @@ fn an_error_of_on_open_says_where_it_comes_from() {
                 opened if opened == number => on_open(conn),
                 _ => Ok(()),
             };
-            let error = match Writer::open(&path, Options::default().readers(9).on_open(on_open)) {
+            let error = match WriterOptions::default().readers(9).on_open(on_open).open(&path) {
                 Ok(writer) => read_in_reads(&writer, 9),
                 failed => failed.map(drop),
             };
             let error = error.unwrap_err();
-            let text = error.to_string();
+            let text = format!("{error:#}");
             let says =
                 ["`on_open`", &path.display().to_string(), what].iter().all(|part| text.contains(part));
             assert!(says && !text.contains("permissions"), "{number}: {text}");
@@ -141,7 +144,7 @@ fn an_error_of_on_open_says_where_it_comes_from() {
 fn read_in_reads(writer: &Writer, connections: usize) -> Result<(), Error> {
     match connections {
         0 => Ok(()),
-        _ => writer.read(|_conn| read_in_reads(writer, connections - 1)),
+        _ => writer.blocking_read(|_conn| read_in_reads(writer, connections - 1)),
     }
 }
 
@@ -152,25 +155,29 @@ fn another_on_open_is_not_taken_for_the_same() {
         Ok(())
     }
     let capturing = |n: i64| {
-        Options::default().on_open(move |conn| {
-            Ok(conn.create_scalar_function("n", 0, FunctionFlags::SQLITE_UTF8, move |_context| Ok(n))?)
+        WriterOptions::default().on_open(move |conn| {
+            conn.create_scalar_function("n", 0, FunctionFlags::SQLITE_UTF8, move |_context| Ok(n))
         })
     };
-    let plain = || Options::default().on_open(|_connection| Ok(()));
-    let refused = |open: Options, asked: Options| {
+    let plain = || WriterOptions::default().on_open(|_connection| Ok::<_, Error>(()));
+    let refused = |open: WriterOptions, asked: WriterOptions| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
-        let _writer = Writer::open(&path, open).unwrap();
-        Writer::open(&path, asked).err().map(|error| error.to_string())
+        let _writer = open.open(&path).unwrap();
+        asked.open(&path).err().map(|error| format!("{error:#}"))
     };
     let one = capturing(1);
     assert_eq!(refused(one.clone(), one), None, "a clone");
     assert_eq!(refused(plain(), plain()), None, "a closure that has captured nothing");
-    assert_eq!(refused(Options::default().on_open(by_name), Options::default().on_open(by_name)), None);
-    for (open, asked) in [(capturing(1), capturing(2)), (plain(), Options::default().on_open(by_name))] {
+    assert_eq!(
+        refused(WriterOptions::default().on_open(by_name), WriterOptions::default().on_open(by_name)),
+        None
+    );
+    for (open, asked) in [(capturing(1), capturing(2)), (plain(), WriterOptions::default().on_open(by_name))]
+    {
         let text = refused(open, asked).unwrap();
         assert!(
-            text.contains("on_open: given, another one") && text.contains("clones of one Options"),
+            text.contains("on_open: given, another one") && text.contains("clones of the same options"),
             "{text}"
         );
     }
@@ -179,9 +186,9 @@ fn another_on_open_is_not_taken_for_the_same() {
 #[test]
 fn what_a_read_leaves_on_its_connection_does_not_reach_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::open(folder.path().join("app.db"), Options::default().readers(1)).unwrap();
+    let writer = WriterOptions::default().readers(1).open(folder.path().join("app.db")).unwrap();
     writer
-        .submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1), (2)")?))
+        .blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1), (2)"))
         .wait()
         .unwrap();
     type Read = fn(&Connection) -> Result<(), Error>;
@@ -219,23 +226,23 @@ fn what_a_read_leaves_on_its_connection_does_not_reach_the_next() {
                 row.get(0)
             })?;
         let limit = i64::from(conn.limit(Limit::SQLITE_LIMIT_LENGTH)?);
-        Ok([count, databases, pragma(conn, "query_only")?, pragma(conn, "busy_timeout")?, limit])
+        Ok::<_, Error>([count, databases, pragma(conn, "query_only")?, pragma(conn, "busy_timeout")?, limit])
     };
-    let before = writer.read(next).unwrap();
+    let before = writer.blocking_read(next).unwrap();
     assert_eq!(before[..4], [2, 1, 1, 2000]);
     for (name, read) in cases {
-        let left = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.read(read)));
+        let left = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.blocking_read(read)));
         assert!(
             left.is_err() == (*name == "a panic")
                 && left.is_ok_and(|left| left.is_ok()) != (*name == "a panic")
         );
-        assert_eq!(writer.read(next).unwrap(), before, "{name}");
+        assert_eq!(writer.blocking_read(next).unwrap(), before, "{name}");
         // A read that had gone on would not see what was written since.
-        writer.submit(|tx| Ok(tx.execute_batch("INSERT INTO t VALUES (100)")?)).wait().unwrap();
+        writer.blocking_submit(|tx| tx.execute_batch("INSERT INTO t VALUES (100)")).wait().unwrap();
         let count = "SELECT count(*) FROM t WHERE n = 100";
-        let seen: i64 = writer.read(|conn| Ok(conn.query_row(count, [], |row| row.get(0))?)).unwrap();
+        let seen: i64 = writer.blocking_read(|conn| conn.query_row(count, [], |row| row.get(0))).unwrap();
         assert_eq!(seen, 1, "{name}");
-        writer.submit(|tx| Ok(tx.execute_batch("DELETE FROM t WHERE n = 100")?)).wait().unwrap();
+        writer.blocking_submit(|tx| tx.execute_batch("DELETE FROM t WHERE n = 100")).wait().unwrap();
     }
-    writer.close().unwrap();
+    writer.blocking_close().unwrap();
 }

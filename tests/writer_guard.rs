@@ -6,7 +6,7 @@ mod writer_support;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use forebay::{Error, Options, Ticket, Writer};
+use forebay::{Error, Ticket, Writer};
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Transaction, ffi};
@@ -64,7 +64,7 @@ fn surroundings(connection: &Connection) -> Result<Vec<String>, Error> {
 }
 
 fn insert(writer: &Writer, n: i64) -> Ticket<Vec<String>> {
-    writer.submit(move |tx| {
+    writer.blocking_submit(move |tx| {
         assert_eq!(tx.prepare_cached("INSERT INTO t (n) VALUES (?1)")?.execute([n])?, 1);
         surroundings(tx)
     })
@@ -80,12 +80,12 @@ fn rows(connection: &Connection) -> Result<Vec<i64>, Error> {
 fn check(name: &str, closure: Closure, expected: &Expected) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
-    let writer = Writer::open(&path, Options::default()).unwrap();
-    writer.submit(|tx| Ok(tx.execute_batch(TABLE)?)).wait().unwrap();
+    let writer = Writer::open(&path).unwrap();
+    writer.blocking_submit(|tx| tx.execute_batch(TABLE)).wait().unwrap();
     let before = insert(&writer, 100).wait().unwrap();
     let held = hold(&writer);
     let first = insert(&writer, 1);
-    let odd = writer.submit(move |tx| {
+    let odd = writer.blocking_submit(move |tx| {
         tx.execute("INSERT INTO t (n) VALUES (2)", [])?;
         closure(tx)
     });
@@ -99,7 +99,7 @@ fn check(name: &str, closure: Closure, expected: &Expected) {
         }
         Refused(why) => {
             let error = odd.expect_err(name);
-            let refused = matches!(&error, Error::Refused { reason } if reason.contains(why));
+            let refused = matches!(&error, Error::NotAllowed { reason, .. } if reason.contains(why));
             assert!(refused, "{name}: {error}");
             &[1, 3]
         }
@@ -116,7 +116,7 @@ fn check(name: &str, closure: Closure, expected: &Expected) {
             let error = odd.expect_err(name);
             match expected {
                 BatchLostBy(why) => {
-                    let its_own = matches!(&error, Error::Refused { reason } if reason.contains(why));
+                    let its_own = matches!(&error, Error::NotAllowed { reason, .. } if reason.contains(why));
                     assert!(its_own && !error.is_retryable(), "{name}: {error}");
                 }
                 _ => assert!(matches!(error, Error::RolledBack { .. }), "{name}: {error}"),
@@ -131,8 +131,8 @@ fn check(name: &str, closure: Closure, expected: &Expected) {
     let next = insert(&writer, 101).wait().unwrap_or_else(|error| panic!("{name}: next batch: {error}"));
     assert_eq!(next, before, "{name}: the next batch");
     let in_file: Vec<i64> = in_file.iter().copied().chain([100, 101]).collect();
-    assert_eq!(writer.read(rows).unwrap(), in_file, "{name}");
-    writer.close().unwrap_or_else(|error| panic!("{name}: closing: {error}"));
+    assert_eq!(writer.blocking_read(rows).unwrap(), in_file, "{name}");
+    writer.blocking_close().unwrap_or_else(|error| panic!("{name}: closing: {error}"));
     assert_eq!(rows(&Connection::open(&path).unwrap()).unwrap(), in_file, "{name}: in the file");
 }
 
@@ -434,25 +434,25 @@ fn a_closure_that_takes_the_guards_away_fails_the_writer() {
     for hooks in [&["authorizer"][..], &["commit"], &["rollback"], &["authorizer", "commit", "rollback"]] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
-        let writer = Writer::open(&path, Options::default()).unwrap();
-        writer.submit(|tx| Ok(tx.execute_batch(TABLE)?)).wait().unwrap();
+        let writer = Writer::open(&path).unwrap();
+        writer.blocking_submit(|tx| tx.execute_batch(TABLE)).wait().unwrap();
         insert(&writer, 100).wait().unwrap();
         let held = hold(&writer);
         let first = insert(&writer, 1);
-        let odd = writer.submit(move |tx| {
+        let odd = writer.blocking_submit(move |tx| {
             hooks.iter().for_each(|hook| remove_hook(tx, hook));
             // With all of them gone this commits what the first has written.
             let _ = tx.execute_batch("COMMIT; BEGIN IMMEDIATE; SAVEPOINT forebay_operation");
-            Ok(())
+            Ok::<_, Error>(())
         });
         let last = insert(&writer, 3);
         held.release();
         for error in [first.wait().unwrap_err(), odd.wait().unwrap_err(), last.wait().unwrap_err()] {
             assert!(matches!(error, Error::OutcomeUnknown { .. }), "{hooks:?}: {error}");
-            assert!(error.to_string().contains("took away the hooks"), "{hooks:?}: {error}");
+            assert!(format!("{error:#}").contains("took away the hooks"), "{hooks:?}: {error}");
         }
         assert!(matches!(insert(&writer, 4).wait(), Err(Error::Failed { .. })), "{hooks:?}");
-        assert!(matches!(writer.close(), Err(Error::Failed { .. })), "{hooks:?}");
+        assert!(matches!(writer.blocking_close(), Err(Error::Failed { .. })), "{hooks:?}");
         let found = rows(&Connection::open(&path).unwrap()).unwrap();
         assert!(found == [100] || (hooks.len() == 3 && found == [1, 100]), "{hooks:?}: {found:?}");
     }
@@ -462,45 +462,45 @@ fn a_closure_that_takes_the_guards_away_fails_the_writer() {
 #[test]
 fn functions_and_collations_stay_where_they_were_made() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::open(folder.path().join("app.db"), Options::default()).unwrap();
-    let made = writer.submit(|tx| {
+    let writer = Writer::open(folder.path().join("app.db")).unwrap();
+    let made = writer.blocking_submit(|tx| {
         let flags = rusqlite::functions::FunctionFlags::SQLITE_UTF8;
         tx.create_scalar_function("seven", 0, flags, |_context| Ok(7))?;
-        Ok(tx.create_collation("backwards", |a, b| b.cmp(a))?)
+        tx.create_collation("backwards", |a, b| b.cmp(a))
     });
     made.wait().unwrap();
-    let used = writer.submit(|tx| {
-        Ok(tx.query_row("SELECT seven() WHERE 'a' > 'b' COLLATE backwards", [], |row| row.get::<_, i64>(0))?)
+    let used = writer.blocking_submit(|tx| {
+        tx.query_row("SELECT seven() WHERE 'a' > 'b' COLLATE backwards", [], |row| row.get::<_, i64>(0))
     });
     assert_eq!(used.wait().unwrap(), 7);
-    writer.read(|conn| Ok(conn.prepare("SELECT seven()").map(drop)?)).unwrap_err();
+    writer.blocking_read(|conn| conn.prepare("SELECT seven()").map(drop)).unwrap_err();
 }
 
 #[test]
 fn pragmas_that_report_and_virtual_tables_are_a_closures_to_use() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::open(folder.path().join("app.db"), Options::default()).unwrap();
-    let names = writer.read(|conn| {
+    let writer = Writer::open(folder.path().join("app.db")).unwrap();
+    let names = writer.blocking_read(|conn| {
         let mut statement = conn.prepare("SELECT name FROM pragma_pragma_list ORDER BY name")?;
         let names = statement.query_map([], |row| row.get::<_, String>(0))?;
-        Ok(names.collect::<Result<Vec<_>, _>>()?)
+        names.collect::<rusqlite::Result<Vec<_>>>()
     });
     let names = names.unwrap();
     assert!(names.len() > 50, "{names:?}");
     for name in names {
         let does = ["wal_checkpoint", "incremental_vacuum"].contains(&name.as_str());
         let sql = format!("PRAGMA {name}");
-        let answer = writer.submit(move |tx| {
+        let answer = writer.blocking_submit(move |tx| {
             let mut statement = tx.prepare(&sql)?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
-            Ok(())
+            Ok::<_, Error>(())
         });
         let answer = answer.wait();
-        assert_eq!(matches!(answer, Err(Error::Refused { .. })), does, "{name}: {answer:?}");
+        assert_eq!(matches!(answer, Err(Error::NotAllowed { .. })), does, "{name}: {answer:?}");
         assert!(does || answer.is_ok(), "{name}: {answer:?}");
     }
-    let tables = writer.submit(|tx| {
+    let tables = writer.blocking_submit(|tx| {
         tx.execute_batch(
             "CREATE VIRTUAL TABLE boxes USING rtree(id, low, high);
              INSERT INTO boxes VALUES (1, 0, 10), (2, 20, 30);
@@ -510,34 +510,33 @@ fn pragmas_that_report_and_virtual_tables_are_a_closures_to_use() {
              CREATE VIRTUAL TABLE older USING fts4(body);
              INSERT INTO older VALUES ('three fish');
              INSERT INTO older (older) VALUES ('rebuild');",
-        )?;
-        Ok(())
+        )
     });
     tables.wait().unwrap();
     // And after a batch of its own, one that fails and one that does not.
-    let failed = writer.submit(|tx| {
+    let failed = writer.blocking_submit(|tx| {
         tx.execute_batch(
             "INSERT INTO texts VALUES ('no fish'); INSERT INTO boxes VALUES (3, 0, 1); DROP TABLE older",
         )?;
         Err::<(), _>(Error::operation("changed my mind"))
     });
     failed.wait().unwrap_err();
-    let found = writer.submit(|tx| {
+    let found = writer.blocking_submit(|tx| {
         let sql = "SELECT (SELECT count(*) FROM texts WHERE texts MATCH 'fish')
                         + 10 * (SELECT count(*) FROM older WHERE older MATCH 'fish')
                         + 100 * (SELECT count(*) FROM boxes WHERE low < 25)";
         let found: i64 = tx.query_row(sql, [], |row| row.get(0))?;
         tx.execute_batch("DROP TABLE texts; DROP TABLE boxes; DROP TABLE older")?;
-        Ok(found)
+        Ok::<_, Error>(found)
     });
     assert_eq!(found.wait().unwrap(), 211);
-    writer.close().unwrap();
+    writer.blocking_close().unwrap();
 }
 
 #[test]
 fn pragmas_that_set_something_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::open(folder.path().join("app.db"), Options::default()).unwrap();
+    let writer = Writer::open(folder.path().join("app.db")).unwrap();
     for pragma in [
         "synchronous = OFF",
         "foreign_keys = ON",
@@ -545,8 +544,8 @@ fn pragmas_that_set_something_are_refused() {
         "wal_checkpoint(TRUNCATE)",
         "query_only = 1",
     ] {
-        let answer = writer.submit(move |tx| Ok(tx.execute_batch(&format!("PRAGMA {pragma}"))?));
+        let answer = writer.blocking_submit(move |tx| tx.execute_batch(&format!("PRAGMA {pragma}")));
         let error = answer.wait().unwrap_err();
-        assert!(matches!(&error, Error::Refused { .. }), "{pragma}: {error}");
+        assert!(matches!(&error, Error::NotAllowed { .. }), "{pragma}: {error}");
     }
 }

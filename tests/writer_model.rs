@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use forebay::{Error, Options, Writer};
+use forebay::{Error, Writer, WriterOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -83,7 +83,7 @@ fn is_expected(kind: Kind, n: u32, result: &Result<u32, Error>) -> bool {
         (Kind::Fails, Err(Error::Operation { .. }))
         | (Kind::Panics, Err(Error::Panicked { .. }))
         | (Kind::BreaksAConstraint, Err(Error::Sqlite { .. }))
-        | (Kind::TriesToCommit, Err(Error::Refused { .. })) => true,
+        | (Kind::TriesToCommit, Err(Error::NotAllowed { .. })) => true,
         _ => false,
     }
 }
@@ -95,11 +95,13 @@ fn submit_all(writer: &Writer, thread: u32, steps: &[Step], ran: &Arc<AtomicU32>
         let ran = Arc::clone(ran);
         let operation = move |tx: &rusqlite::Transaction<'_>| run(tx, step.kind, thread, n, &ran);
         let ticket = match step.entrance {
-            0 => writer.submit(operation),
-            1 => pollster::block_on(writer.submit_async(operation)),
-            _ => match writer.try_submit(operation.clone()) {
+            0 => writer.blocking_submit(operation),
+            1 => pollster::block_on(writer.submit(operation)),
+            _ => match writer.try_submit(operation) {
                 Ok(ticket) => ticket,
-                Err(Error::Full) => writer.submit(operation),
+                Err(refused) if matches!(refused.error(), Error::Full) => {
+                    writer.blocking_submit(refused.into_inner())
+                }
                 Err(other) => return Some(format!("try_submit: {other}")),
             },
         };
@@ -123,10 +125,10 @@ proptest! {
         buffer_ops_max in 1usize..20,
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options::default().batch_ops_max(batch_ops_max).buffer_ops_max(buffer_ops_max);
-        let writer = Writer::open(folder.path().join("app.db"), options).unwrap();
+        let options = WriterOptions::default().batch_ops_max(batch_ops_max).buffer_ops_max(buffer_ops_max);
+        let writer = options.open(folder.path().join("app.db")).unwrap();
         let sql = "CREATE TABLE t (id INTEGER PRIMARY KEY, thread INTEGER, n INTEGER, UNIQUE (thread, n))";
-        writer.submit(move |tx| Ok(tx.execute_batch(sql)?)).wait().unwrap();
+        writer.blocking_submit(move |tx| tx.execute_batch(sql)).wait().unwrap();
 
         let ran = Arc::new(AtomicU32::new(0));
         let wrong: Vec<String> = thread::scope(|scope| {
@@ -142,7 +144,7 @@ proptest! {
         prop_assert!(wrong.is_empty(), "{:?}", wrong);
 
         // Dropped tickets too: closing completes what was submitted.
-        writer.close().unwrap();
+        writer.blocking_close().unwrap();
         let submitted: usize = threads.iter().map(Vec::len).sum();
         prop_assert_eq!(ran.load(Ordering::SeqCst) as usize, submitted, "each closure runs exactly once");
         let connection = rusqlite::Connection::open(folder.path().join("app.db")).unwrap();

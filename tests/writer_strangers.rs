@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use forebay::{Error, Options, Writer};
+use forebay::{Error, Writer, WriterOptions};
 use tempfile::TempDir;
 use writer_support::hold;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn open(folder: &TempDir, options: Options) -> Writer {
-    let writer = Writer::open(folder.path().join("app.db"), options).unwrap();
-    writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY)")?)).wait().unwrap();
+fn open(folder: &TempDir, options: WriterOptions) -> Writer {
+    let writer = options.open(folder.path().join("app.db")).unwrap();
+    writer.blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY)")).wait().unwrap();
     writer
 }
 
@@ -28,7 +28,7 @@ fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 fn insert(writer: &Writer, n: i64) -> Result<usize, Error> {
-    writer.submit(move |tx| Ok(tx.execute("INSERT INTO t VALUES (?1)", [n])?)).wait()
+    writer.blocking_submit(move |tx| tx.execute("INSERT INTO t VALUES (?1)", [n])).wait()
 }
 
 /// Panics when it is dropped, but not while another panic is on its way.
@@ -64,13 +64,14 @@ fn a_task_may_wait_as_often_as_it_likes() {
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             // One at a time in the buffer: waiting for room blocks, too.
-            let options = Options::default().buffer_ops_max(1).batch_ops_max(1);
+            let options = WriterOptions::default().buffer_ops_max(1).batch_ops_max(1);
             let writer = open(&folder, options);
             for n in 0..300 {
                 insert(&writer, n).unwrap();
-                let tickets: Vec<_> = (0..2).map(|_| writer.submit(|_| Ok(()))).collect();
+                let tickets: Vec<_> =
+                    (0..2).map(|_| writer.blocking_submit(|_| Ok::<_, Error>(()))).collect();
                 tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
-                writer.read(|_| Ok(())).unwrap();
+                writer.blocking_read(|_| Ok::<_, Error>(())).unwrap();
             }
         });
     });
@@ -80,21 +81,23 @@ fn a_task_may_wait_as_often_as_it_likes() {
 fn an_error_that_panics_when_it_is_dropped_harms_nobody() {
     within(|| {
         let folder = tempfile::tempdir().unwrap();
-        let writer = open(&folder, Options::default());
-        drop(writer.submit(|_| Err::<(), _>(Error::operation(Odd(Bomb)))));
+        let writer = open(&folder, WriterOptions::default());
+        drop(writer.blocking_submit(|_| Err::<(), _>(Error::operation(Odd(Bomb)))));
         insert(&writer, 1).unwrap();
         // In a batch that is rolled back, its place is taken by another error.
         let held = hold(&writer);
-        let odd = writer.submit(|_| Err::<(), _>(Error::operation(Odd(Bomb))));
-        let costly = writer.submit(|tx| {
+        let odd = writer.blocking_submit(|_| Err::<(), _>(Error::operation(Odd(Bomb))));
+        let costly = writer.blocking_submit(|tx| {
             tx.execute("INSERT OR ROLLBACK INTO t VALUES (1)", [])?;
-            Ok(())
+            Ok::<_, Error>(())
         });
         held.try_release();
-        assert!(matches!(odd.wait(), Err(Error::RolledBack { .. })));
-        assert!(matches!(costly.wait(), Err(Error::Refused { .. })));
+        // It is dropped where it belongs, by who waits for it.
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| odd.wait()));
+        waited.expect_err("the bomb");
+        assert!(matches!(costly.wait(), Err(Error::NotAllowed { .. })));
         insert(&writer, 2).unwrap();
-        writer.close().unwrap();
+        writer.blocking_close().unwrap();
     });
 }
 
@@ -108,14 +111,14 @@ fn a_waker_that_panics_harms_nobody() {
     }
     within(|| {
         let folder = tempfile::tempdir().unwrap();
-        let writer = open(&folder, Options::default());
+        let writer = open(&folder, WriterOptions::default());
         let held = hold(&writer);
         let waker = Waker::from(Arc::new(Panics));
-        let mut ticket = pin!(writer.submit(|_| Ok(())));
+        let mut ticket = pin!(writer.blocking_submit(|_| Ok::<_, Error>(())));
         assert!(ticket.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         held.release();
         insert(&writer, 1).unwrap();
-        writer.close().unwrap();
+        writer.blocking_close().unwrap();
     });
 }
 
@@ -124,8 +127,8 @@ struct Waits(Writer, std::sync::mpsc::Sender<Result<(), Error>>);
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        let _ = self.1.send(self.0.submit(|_| Ok(())).wait());
-        let _ = self.1.send(self.0.close());
+        let _ = self.1.send(self.0.blocking_submit(|_| Ok::<_, Error>(())).wait());
+        let _ = self.1.send(self.0.blocking_close());
     }
 }
 
@@ -133,32 +136,33 @@ impl Drop for Waits {
 fn what_is_dropped_on_the_writers_thread_cannot_wait_for_it() {
     within(|| {
         let folder = tempfile::tempdir().unwrap();
-        let writer = open(&folder, Options::default());
+        let writer = open(&folder, WriterOptions::default());
         insert(&writer, 1).unwrap();
         let (tell, told) = std::sync::mpsc::channel();
         // A closure that is not run, because the one before it has lost the batch.
         let held = hold(&writer);
-        let costly = writer.submit(|tx| {
+        let costly = writer.blocking_submit(|tx| {
             tx.execute("INSERT OR ROLLBACK INTO t VALUES (1)", [])?;
-            Ok(())
+            Ok::<_, Error>(())
         });
         let waits = Waits(writer.clone(), tell.clone());
-        let unrun = writer.submit(move |_| {
+        let unrun = writer.blocking_submit(move |_| {
             let _waits = &waits;
-            Ok(())
+            Ok::<_, Error>(())
         });
         held.try_release();
         costly.wait().unwrap_err();
         unrun.wait().unwrap_err();
         // And the payload of a panic.
         let waits = Waits(writer.clone(), tell);
-        let panics = writer.submit::<(), _>(move |_| std::panic::resume_unwind(Box::new(waits)));
+        let panics = writer
+            .blocking_submit(move |_| -> Result<(), Error> { std::panic::resume_unwind(Box::new(waits)) });
         assert!(matches!(panics.wait(), Err(Error::Panicked { .. })));
         for answer in told {
             assert!(matches!(answer, Err(Error::WouldDeadlock { .. })), "{answer:?}");
         }
         insert(&writer, 2).unwrap();
-        writer.close().unwrap();
+        writer.blocking_close().unwrap();
     });
 }
 
@@ -168,31 +172,31 @@ fn on_open_cannot_open_what_is_being_opened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         let again = path.clone();
-        let options = Options::default().on_open(move |_| Writer::open(&again, Options::default()).map(drop));
-        let error = Writer::open(&path, options).expect_err("it is told");
+        let options = WriterOptions::default().on_open(move |_| Writer::open(&again).map(drop));
+        let error = options.open(&path).expect_err("it is told");
         let error = format!("{error:?}");
         assert!(error.contains("WouldDeadlock"), "{error}");
-        Writer::open(&path, Options::default()).unwrap().close().unwrap();
+        Writer::open(&path).unwrap().blocking_close().unwrap();
     });
 }
 
 #[test]
 fn a_read_leaves_no_pragma_and_no_row_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = open(&folder, Options::default().readers(1));
-    let like =
-        |c: &rusqlite::Connection| Ok(c.query_row("SELECT 'A' LIKE 'a'", [], |row| row.get::<_, bool>(0))?);
-    writer.read(|c| Ok(c.execute_batch("PRAGMA case_sensitive_like = ON; PRAGMA cache_size = 1")?)).unwrap();
-    assert!(writer.read(like).unwrap(), "the pragma of another read is in force");
-    let cache =
-        |c: &rusqlite::Connection| Ok(c.query_row("PRAGMA cache_size", [], |row| row.get::<_, i64>(0))?);
-    assert_ne!(writer.read(cache).unwrap(), 1);
+    let writer = open(&folder, WriterOptions::default().readers(1));
+    let like = |c: &rusqlite::Connection| c.query_row("SELECT 'A' LIKE 'a'", [], |row| row.get::<_, bool>(0));
+    writer
+        .blocking_read(|c| c.execute_batch("PRAGMA case_sensitive_like = ON; PRAGMA cache_size = 1"))
+        .unwrap();
+    assert!(writer.blocking_read(like).unwrap(), "the pragma of another read is in force");
+    let cache = |c: &rusqlite::Connection| c.query_row("PRAGMA cache_size", [], |row| row.get::<_, i64>(0));
+    assert_ne!(writer.blocking_read(cache).unwrap(), 1);
     let past = "PRAGMA query_only = OFF; INSERT INTO t VALUES (7); PRAGMA query_only = ON";
-    let error = writer.read(|c| Ok(c.execute_batch(past)?)).expect_err("a read writes nothing");
-    assert!(error.to_string().contains("readonly"), "{error}");
+    let error = writer.blocking_read(|c| c.execute_batch(past)).expect_err("a read writes nothing");
+    assert!(format!("{error:#}").contains("readonly"), "{error}");
     // Pragmas that report cost no connection.
-    writer.read(|c| Ok(c.query_row("PRAGMA table_info(t)", [], |row| row.get::<_, i64>(0))?)).unwrap();
-    writer.close().unwrap();
+    writer.blocking_read(|c| c.query_row("PRAGMA table_info(t)", [], |row| row.get::<_, i64>(0))).unwrap();
+    writer.blocking_close().unwrap();
 }
 
 /// Also those of a database that is new.
@@ -201,7 +205,7 @@ fn a_read_leaves_no_pragma_and_no_row_behind() {
 fn a_removed_log_is_noticed_in_a_database_that_was_just_made() {
     for name in ["app.db-wal", "app.db-shm"] {
         let folder = tempfile::tempdir().unwrap();
-        let writer = open(&folder, Options::default());
+        let writer = open(&folder, WriterOptions::default());
         (0..10).for_each(|n| assert_eq!(insert(&writer, n).unwrap(), 1));
         std::fs::remove_file(folder.path().join(name)).unwrap();
         let acknowledged = (10..).take_while(|n| {
@@ -211,7 +215,7 @@ fn a_removed_log_is_noticed_in_a_database_that_was_just_made() {
             insert(&writer, *n).is_ok()
         });
         let acknowledged = 10 + acknowledged.count() as i64;
-        writer.close().expect_err("it has failed");
+        writer.blocking_close().expect_err("it has failed");
         drop(writer);
         if name == "app.db-wal" {
             let found = rusqlite::Connection::open(folder.path().join("app.db")).unwrap();
@@ -226,8 +230,8 @@ fn a_removed_log_is_noticed_in_a_database_that_was_just_made() {
 fn an_interrupt_at_any_time_costs_a_batch_at_worst() {
     within(|| {
         let folder = tempfile::tempdir().unwrap();
-        let writer = open(&folder, Options::default());
-        let handle = writer.submit(|tx| Ok(tx.get_interrupt_handle())).wait().unwrap();
+        let writer = open(&folder, WriterOptions::default());
+        let handle = writer.blocking_submit(|tx| Ok::<_, Error>(tx.get_interrupt_handle())).wait().unwrap();
         let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let over = std::sync::Arc::clone(&done);
         let interrupter = std::thread::spawn(move || {
@@ -241,7 +245,7 @@ fn an_interrupt_at_any_time_costs_a_batch_at_worst() {
             match insert(&writer, n) {
                 Ok(_) => written += 1,
                 Err(Error::RolledBack { .. }) => {}
-                Err(Error::Sqlite { source }) => {
+                Err(Error::Sqlite { source, .. }) => {
                     assert_eq!(source.sqlite_error_code(), Some(rusqlite::ErrorCode::OperationInterrupted));
                 }
                 Err(other) => panic!("{other}"),
@@ -250,8 +254,8 @@ fn an_interrupt_at_any_time_costs_a_batch_at_worst() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         interrupter.join().unwrap();
         let found: i64 =
-            writer.read(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)).unwrap();
+            writer.blocking_read(|c| c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))).unwrap();
         assert_eq!(found, written);
-        writer.close().unwrap();
+        writer.blocking_close().unwrap();
     });
 }

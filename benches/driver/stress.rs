@@ -44,7 +44,7 @@ pub(crate) async fn parallel(store: &dyn Store, stress: &Stress) -> Result<Outco
     let observer = Observer::new();
     let factory = Only(Observed::around(store.provider(), &observer));
     let result = run_parallel_orchestrations_test_with_config(&factory, config).await;
-    Ok(outcome(&result.map_err(|error| error.to_string())?, &observer))
+    Ok(outcome(&result.map_err(|error| format!("{error:#}"))?, &observer))
 }
 
 /// Payloads of 10 to 100 KB, 1/1, 5 in flight.
@@ -58,7 +58,7 @@ pub(crate) async fn large_payload(store: &dyn Store, payload: &LargePayload) -> 
     let observer = Observer::new();
     let factory = Only(Observed::around(store.provider(), &observer));
     let result = run_large_payload_test_with_config(&factory, config).await;
-    let mut outcome = outcome(&result.map_err(|error| error.to_string())?, &observer);
+    let mut outcome = outcome(&result.map_err(|error| format!("{error:#}"))?, &observer);
     // It counts the tasks of the other test, which this one does not run.
     outcome.figures.remove(figures::ACTIVITY_THROUGHPUT);
     Ok(outcome)

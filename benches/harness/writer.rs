@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forebay::{Durability, Ticket, Writer};
+use forebay::{Durability, Ticket, WriterOptions};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, params};
 
@@ -18,7 +18,6 @@ use crate::driver::job::{Job, Outcome, WriterLoad};
 use crate::driver::scale::file_in;
 use crate::driver::subject::Problem;
 use crate::plain::{self, BODY, CREATE, Done, INSERT};
-use crate::subjects::options;
 
 /// How long a connection of the pool waits for the others before SQLite says "database is locked".
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,17 +36,18 @@ pub(crate) fn run(job: &Job, load: &WriterLoad) -> Result<Outcome, Problem> {
 }
 
 fn through_writer(file: &Path, load: &WriterLoad, durability: Durability) -> Result<Outcome, Problem> {
-    let writer = Writer::open(file, options(durability))?;
-    writer.submit(|tx| Ok(tx.execute_batch(CREATE)?)).wait()?;
+    // Nothing but the durability is set: what is measured is what a user gets.
+    let writer = WriterOptions::default().durability(durability).open(file)?;
+    writer.blocking_submit(|tx| tx.execute_batch(CREATE)).wait()?;
     let before = writer.stats();
     let mut outcome = on_threads(load, |number, stop| {
         let mut waiting: VecDeque<(Instant, Ticket<()>)> = VecDeque::new();
         let mut done = Done::default();
         while !stop.load(Ordering::Relaxed) {
             let submitted = Instant::now();
-            let ticket = writer.submit(move |tx| {
+            let ticket = writer.blocking_submit(move |tx| {
                 tx.prepare_cached(INSERT)?.execute(params![number, BODY])?;
-                Ok(())
+                Ok::<_, forebay::Error>(())
             });
             waiting.push_back((submitted, ticket));
             if waiting.len() >= load.in_flight_a_thread
@@ -66,7 +66,7 @@ fn through_writer(file: &Path, load: &WriterLoad, durability: Durability) -> Res
     let after = writer.stats();
     let operations = (after.operations - before.operations) as f64;
     outcome.set(figures::OPERATIONS_A_BATCH, operations / (after.batches - before.batches) as f64);
-    writer.close()?;
+    writer.blocking_close()?;
     Ok(outcome)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use forebay::hooks::by_hand::{self, Completion, Encoded, EngineByHand, Turn, WriterByHand};
-use forebay::{Durability, Options};
+use forebay::{Durability, Options, WriterOptions};
 
 use crate::fan_out::{ACTIVITIES, FanOut};
 
@@ -68,7 +68,8 @@ const BODY: &str =
     "a line of some hundred characters, as a log, a queue or a sensor has them; nothing special, no index";
 
 fn writer(file: &Path) -> WriterByHand {
-    let mut writer = WriterByHand::open(Some(file), &options()).expect("a writer opens");
+    let mut writer = WriterByHand::open(Some(file), &WriterOptions::default().durability(Durability::Normal))
+        .expect("a writer opens");
     let create = |tx: &rusqlite::Transaction<'_>| -> Result<(), forebay::Error> {
         let sql = "CREATE TABLE samples (n INTEGER PRIMARY KEY, thread INTEGER NOT NULL, body TEXT NOT NULL)";
         Ok(tx.execute_batch(sql)?)

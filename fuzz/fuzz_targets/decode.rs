@@ -41,7 +41,7 @@ fn check(record: &[u8]) {
         }
         Err(error) => {
             assert!(events.is_empty(), "an error leaves nothing behind");
-            let _ = error.to_string();
+            let _ = format!("{error:#}");
         }
     }
 

@@ -166,7 +166,7 @@ pub fn ask(main: &[u8], log: &[u8]) -> Option<Vec<Answer>> {
     let forebay = match options().open(&path) {
         Ok(forebay) => forebay,
         Err(error) => {
-            let _ = error.to_string();
+            let _ = format!("{error:#}");
             return None;
         }
     };
@@ -189,7 +189,7 @@ const LIVES: Tables = ROWS.and(Tables::HISTORY);
 
 impl Asking<'_> {
     fn heard(&mut self, call: String, needs: Tables, said: Result<Said, ProviderError>) {
-        self.answers.push(Answer { call, needs, said: said.map_err(|error| error.to_string()) });
+        self.answers.push(Answer { call, needs, said: said.map_err(|error| format!("{error:#}")) });
     }
 
     fn text<T: std::fmt::Debug>(&mut self, call: String, needs: Tables, said: Result<T, ProviderError>) {
@@ -282,7 +282,7 @@ impl Asking<'_> {
 fn found<T>(said: Result<T, ProviderError>) -> Result<Option<T>, ProviderError> {
     match said {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.to_string().contains("not found") => Ok(None),
+        Err(error) if format!("{error:#}").contains("not found") => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use duroxide::providers::{ExecutionMetadata, Provider, TagFilter, WorkItem};
 use duroxide::{AppErrorKind, ErrorDetails, Event, EventKind};
-use forebay::{Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Forebay, Options};
 use pollster::block_on;
 use rusqlite::Connection;
 

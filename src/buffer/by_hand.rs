@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::horizon::Horizon;
 use super::reply::{self, Pending, Replies};
-use super::shared::{Counters, Shared};
+use super::shared::Shared;
+use super::stats::Counters;
 use super::store::{CommitError, Store};
 use crate::error::Error;
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::horizon::Horizon;
 use super::reply::{Replies, WriterPanicked, cause_of};
-use super::shared::{Counters, Shared};
+use super::shared::Shared;
+use super::stats::Counters;
 use super::store::{CommitError, Store};
 use super::{Limits, Message, Submission};
 use crate::error::Error;
@@ -106,7 +107,7 @@ impl<S: Store> Writer<S> {
         let applied = Self::apply(&mut self.store, self.batch.drain(..), &mut self.replies)
             .and_then(|()| self.store.settle(&mut self.replies));
         let committed = match applied {
-            Ok(()) => self.store.commit(),
+            Ok(()) => self.shared.counters.time_commit(|| self.store.commit()),
             Err(error) => Err(CommitError::RolledBack(error)),
         };
         match committed {
@@ -234,6 +235,7 @@ impl<S: Store> Writer<S> {
             Err(CommitError::RolledBack(error)) => Some(error),
             Err(CommitError::Unknown(error)) => return Err(error),
         };
+        Counters::add(&self.shared.counters.rolled_back, 1);
         let error = Error::RolledBack { source: cause_of(&error) };
         self.log_rolled_back(&error);
         self.replies.deliver_error(&error, &self.horizon, self.store.last_commit());
@@ -246,12 +248,12 @@ impl<S: Store> Writer<S> {
         let operations = self.replies.len();
         if self.quiet_until.is_some_and(|until| now < until) {
             self.unlogged += 1;
-            tracing::debug!(%error, operations, "batch rolled back");
+            tracing::debug!(error = format_args!("{error:#}"), operations, "batch rolled back");
             return;
         }
         let unlogged = std::mem::take(&mut self.unlogged);
         self.quiet_until = now.checked_add(WARN_EVERY);
-        tracing::warn!(%error, operations, unlogged, "batch rolled back");
+        tracing::warn!(error = format_args!("{error:#}"), operations, unlogged, "batch rolled back");
     }
 
     fn close(mut self) {
@@ -259,7 +261,7 @@ impl<S: Store> Writer<S> {
         let result = catch_unwind(AssertUnwindSafe(|| self.store.close()))
             .unwrap_or_else(|_panic| Err(Error::OutcomeUnknown { source: Arc::new(WriterPanicked) }));
         if let Err(error) = &result {
-            tracing::error!(%error, "closing the store failed");
+            tracing::error!(error = format_args!("{error:#}"), "closing the store failed");
             // What failed may have been an fsync: dropping the store must not try it again.
             let _ = catch_unwind(AssertUnwindSafe(|| self.store.let_go()));
         }
@@ -268,7 +270,10 @@ impl<S: Store> Writer<S> {
 
     /// Latches first, so that nobody can be told "closed" for what was a failure; then answers everyone.
     fn fail(mut self, error: Error) {
-        tracing::error!(%error, "the engine has failed and refuses all further work until it is reopened");
+        tracing::error!(
+            error = format_args!("{error:#}"),
+            "the engine has failed and refuses all further work until it is reopened"
+        );
         self.shared.latch(&error);
         let unknown = Error::OutcomeUnknown { source: cause_of(&error) };
         self.replies.deliver_error(&unknown, &self.horizon, self.store.last_commit());

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use super::stats::Timer;
 use crate::error::Error;
 use crate::sync::{AtomicU64, Mutex, OnceLock, oneshot};
 
@@ -30,6 +31,8 @@ pub(crate) struct Horizon {
     waiting: Mutex<Waiting>,
     alarm: OnceLock<Alarm>,
     hurry: OnceLock<Hurry>,
+    /// How long each sync took.
+    pub(crate) sync_times: Timer,
 }
 
 #[derive(Default)]
@@ -46,6 +49,7 @@ impl Default for Horizon {
             waiting: Mutex::new(Waiting::default()),
             alarm: OnceLock::new(),
             hurry: OnceLock::new(),
+            sync_times: Timer::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod cycle;
 mod horizon;
 mod reply;
 mod shared;
+mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -34,9 +35,9 @@ use std::time::Duration;
 
 pub(crate) use horizon::{CommitNo, Horizon};
 pub(crate) use reply::{Pending, Replies, Responder, cause_of};
-pub(crate) use shared::Counters;
 use shared::Shared;
-pub use shared::Stats;
+pub(crate) use stats::Counters;
+pub use stats::{Stats, Times};
 pub(crate) use store::{CommitError, Store};
 
 use crate::error::Error;
@@ -62,6 +63,8 @@ pub(crate) struct Submission<S: Store> {
     bytes: usize,
     permits: usize,
     responder: Responder<S::Reply>,
+    /// Held until it is begun.
+    _waiting: stats::Waiting,
 }
 
 /// The submitting side. Cheap to clone; the writer thread ends with [`Buffer::close`].
@@ -73,6 +76,7 @@ pub(crate) struct Buffer<S: Store> {
     thread: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
     writer: thread::ThreadId,
     permits_max: usize,
+    horizon: Arc<Horizon>,
 }
 
 impl<S: Store> Clone for Buffer<S> {
@@ -84,6 +88,7 @@ impl<S: Store> Clone for Buffer<S> {
             thread: Arc::clone(&self.thread),
             writer: self.writer,
             permits_max: self.permits_max,
+            horizon: Arc::clone(&self.horizon),
         }
     }
 }
@@ -129,7 +134,7 @@ impl<S: Store> Buffer<S> {
                 nudge(&latch, &sender);
             }
         });
-        Ok(Self { sender, receiver, shared, thread, writer, permits_max })
+        Ok(Self { sender, receiver, shared, thread, writer, permits_max, horizon })
     }
 
     /// Submits, waiting without blocking the executor while the buffer is full. Dropping the future before
@@ -139,12 +144,15 @@ impl<S: Store> Buffer<S> {
         match self.shared.permits.try_acquire_many(permits) {
             Ok(permit) => permit.forget(),
             Err(TryAcquireError::Closed) => return Err(self.shared.refusal()),
-            Err(TryAcquireError::NoPermits) => match self.shared.permits.acquire_many(permits).await {
-                Ok(permit) => permit.forget(),
-                Err(_closed) => return Err(self.shared.refusal()),
-            },
+            Err(TryAcquireError::NoPermits) => {
+                let _timing = self.shared.counters.room_waits.start();
+                match self.shared.permits.acquire_many(permits).await {
+                    Ok(permit) => permit.forget(),
+                    Err(_closed) => return Err(self.shared.refusal()),
+                }
+            }
         }
-        self.send(op, bytes, permits)
+        Ok(self.send(op, bytes, permits))
     }
 
     /// Submits, blocking the calling thread while the buffer is full.
@@ -154,18 +162,29 @@ impl<S: Store> Buffer<S> {
 
     /// Submits only if there is room right now.
     pub(crate) fn try_submit(&self, op: S::Op, bytes: usize) -> Result<Pending<S::Reply>, Error> {
+        self.try_submit_made(op, bytes, |op| op).map_err(|(_op, error)| error)
+    }
+
+    /// Submits what is made of `parts`, or gives them back.
+    pub(crate) fn try_submit_made<P>(
+        &self,
+        parts: P,
+        bytes: usize,
+        make: impl FnOnce(P) -> S::Op,
+    ) -> Result<Pending<S::Reply>, (P, Error)> {
         let permits = self.permits_for(bytes);
         match self.shared.permits.try_acquire_many(permits) {
             Ok(permit) => permit.forget(),
-            Err(TryAcquireError::Closed) => return Err(self.shared.refusal()),
-            Err(TryAcquireError::NoPermits) => return Err(Error::Full),
+            Err(TryAcquireError::Closed) => return Err((parts, self.shared.refusal())),
+            Err(TryAcquireError::NoPermits) => return Err((parts, Error::Full)),
         }
-        self.send(op, bytes, permits)
+        Ok(self.send(make(parts), bytes, permits))
     }
 
-    fn send(&self, op: S::Op, bytes: usize, permits: u32) -> Result<Pending<S::Reply>, Error> {
+    fn send(&self, op: S::Op, bytes: usize, permits: u32) -> Pending<S::Reply> {
         let (responder, pending) = reply::pair(&self.shared);
-        let submission = Submission { op, bytes, permits: permits as usize, responder };
+        let waiting = Counters::wait(&self.shared.counters);
+        let submission = Submission { op, bytes, permits: permits as usize, responder, _waiting: waiting };
         // The permit is the room: this never waits.
         let _ = self.sender.send(Message::Submit(submission));
         // IMPORTANT: between the permit and here the engine may have ended, and the writer has looked into the
@@ -175,7 +194,7 @@ impl<S: Store> Buffer<S> {
         if self.shared.has_ended() {
             cycle::answer_stragglers(&self.receiver);
         }
-        Ok(pending)
+        pending
     }
 
     /// No operation may take more permits than there are, or it would wait for ever.
@@ -221,7 +240,7 @@ impl<S: Store> Buffer<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.shared.counters.read()
+        self.shared.counters.read(&self.horizon)
     }
 }
 

@@ -55,6 +55,13 @@ pub(crate) struct Pending<R> {
     shared: Arc<Shared>,
 }
 
+impl<R> Pending<R> {
+    /// Whether it would be ready at once.
+    pub(crate) fn is_answered(&self) -> bool {
+        !self.receiver.is_empty()
+    }
+}
+
 impl<R> Future for Pending<R> {
     type Output = Result<R, Error>;
 

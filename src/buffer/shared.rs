@@ -1,9 +1,10 @@
-//! What submitters and the writer thread share: permits, the failure latch, the counters.
+//! What submitters and the writer thread share: permits, the failure latch, the end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::reply::cause_of;
+use super::stats::Counters;
 use crate::error::{Cause, Error};
 use crate::sync::{AtomicBool, OnceLock, Semaphore};
 
@@ -76,53 +77,4 @@ impl Shared {
     pub(super) fn disarm_nudge(&self) {
         self.nudged.store(false, Ordering::Release);
     }
-}
-
-/// Counters kept by the writer thread and the connection it writes on.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) batches: AtomicU64,
-    pub(crate) operations: AtomicU64,
-    pub(crate) commits: AtomicU64,
-    pub(crate) bytes_written: AtomicU64,
-    pub(crate) checkpoints: AtomicU64,
-    pub(crate) set_aside: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn add(counter: &AtomicU64, amount: u64) {
-        counter.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    pub(super) fn read(&self) -> Stats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
-            batches: read(&self.batches),
-            operations: read(&self.operations),
-            commits: read(&self.commits),
-            bytes_written: read(&self.bytes_written),
-            checkpoints: read(&self.checkpoints),
-            set_aside: read(&self.set_aside),
-        }
-    }
-}
-
-/// What an engine has done since it was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Batches the writer ran, those that wrote nothing included.
-    pub batches: u64,
-    /// Operations in them.
-    pub operations: u64,
-    /// Transactions committed.
-    pub commits: u64,
-    /// Bytes appended to the write-ahead log.
-    pub bytes_written: u64,
-    /// Checkpoints run.
-    pub checkpoints: u64,
-    /// Queued rows, and instances, that could not be read and were therefore set aside: they stay in the file as
-    /// they are, nobody is given them, everything else goes on. Each was logged as an error. They are tried
-    /// again when the database is opened again.
-    pub set_aside: u64,
 }

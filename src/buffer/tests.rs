@@ -308,7 +308,7 @@ fn beside_a_full_buffer_there_is_room_for_a_close_however_often_it_was_nudged() 
 fn an_operation_that_is_refused_leaves_its_neighbours_alone() {
     let bench = Bench::new();
     let answers = bench.one_batch(vec![Op::Add(1), Op::Refuse, Op::Add(2)]);
-    assert!(matches!(answers[..], [Ok(1), Err(Error::Refused { .. }), Ok(2)]), "{answers:?}");
+    assert!(matches!(answers[..], [Ok(1), Err(Error::InvalidInput { .. }), Ok(2)]), "{answers:?}");
     assert_eq!(*bench.committed.lock(), 3);
     bench.buffer.close().unwrap();
 }
@@ -501,12 +501,12 @@ fn a_submission_that_crosses_the_end_of_the_engine_is_answered() {
     let last = bench.submit(Op::Wait(enter, held));
     drop(hold);
     entered.recv_timeout(PATIENCE).expect("the writer is in its last batch");
-    let crossing = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    let crossing = bench.buffer.send(Op::Add(1), 0, 1);
     drop(hold_last);
     assert!(matches!(answer(crossing), Err(Error::Closed)));
     assert!(answer(closing).is_ok() && answer(last).is_ok());
     bench.buffer.close().unwrap();
-    let late = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    let late = bench.buffer.send(Op::Add(1), 0, 1);
     assert!(matches!(answer(late), Err(Error::Closed)));
 
     let bench = Bench::with(&Options::default().batch_ops_max(1));
@@ -517,7 +517,7 @@ fn a_submission_that_crosses_the_end_of_the_engine_is_answered() {
     assert!(answer(waiting).is_ok() && answer(breaking).is_ok());
     assert!(matches!(answer(behind), Err(Error::Failed { .. })));
     assert!(matches!(bench.buffer.close(), Err(Error::Failed { .. })));
-    let late = bench.buffer.send(Op::Add(1), 0, 1).unwrap();
+    let late = bench.buffer.send(Op::Add(1), 0, 1);
     assert!(matches!(answer(late), Err(Error::Failed { .. })));
 }
 

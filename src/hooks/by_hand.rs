@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::provider::{self, Encoder};
 use crate::sqlite::{Location, Patience};
-use crate::writer::{ClosureStore, Operation};
+use crate::writer::{ClosureStore, WriterOptions, operation};
 
 /// Long enough that nothing runs out while it is measured.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
@@ -154,7 +154,7 @@ impl EngineByHand {
                 Some(Reply::Turn(Some(grant))) => leases.push(grant.guard.keep()),
                 Some(Reply::Work(Some(grant))) => leases.push(grant.guard.keep()),
                 Some(Reply::Turn(None) | Reply::Work(None)) | None => {
-                    return Err(Error::refused("a fetch found nothing"));
+                    return Err(Error::not_found("something to fetch"));
                 }
                 Some(_) => {}
             }
@@ -186,9 +186,9 @@ impl WriterByHand {
     ///
     /// # Errors
     /// As [`Writer::open`](crate::Writer::open).
-    pub fn open(file: Option<&Path>, options: &Options) -> Result<Self, Error> {
+    pub fn open(file: Option<&Path>, options: &WriterOptions) -> Result<Self, Error> {
         let location = location(file);
-        Ok(Self { store: ClosureStore::open(opening(&location, options))? })
+        Ok(Self { store: ClosureStore::open(opening(&location, options.engine()))? })
     }
 
     /// Runs and commits one batch.
@@ -199,7 +199,7 @@ impl WriterByHand {
     where
         F: FnOnce(&Transaction<'_>) -> Result<(), Error> + Send + 'static,
     {
-        let closures = closures.into_iter().map(|closure| Box::new(closure) as Operation).collect();
+        let closures = closures.into_iter().map(|closure| operation(closure, Arc::default())).collect();
         buffer::by_hand::cycle(&mut self.store, closures).map(|_done| ())
     }
 }

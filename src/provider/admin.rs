@@ -29,10 +29,6 @@ impl Forebay {
     }
 }
 
-fn not_found(what: impl std::fmt::Display) -> Error {
-    Error::refused(format!("{what} not found"))
-}
-
 #[async_trait]
 impl ProviderAdmin for Forebay {
     async fn list_instances(&self) -> Result<Vec<String>, ProviderError> {
@@ -77,7 +73,7 @@ impl ProviderAdmin for Forebay {
         let id = instance.to_owned();
         named!("get_instance_info", {
             let info = self.read_point(Seen::Instance(instance), move |rows| rows.instance_info(&id)).await?;
-            info.ok_or_else(|| not_found(format_args!("instance {instance}")))
+            info.ok_or_else(|| Error::not_found(format_args!("instance {instance}")))
         })
     }
 
@@ -90,7 +86,9 @@ impl ProviderAdmin for Forebay {
         named!("get_execution_info", {
             let read = move |rows: &dyn Reads| rows.execution_info(&id, execution_id);
             let info = self.read(Seen::Instance(instance), read).await?;
-            info.ok_or_else(|| not_found(format_args!("execution {execution_id} of instance {instance}")))
+            info.ok_or_else(|| {
+                Error::not_found(format_args!("execution {execution_id} of instance {instance}"))
+            })
         })
     }
 
@@ -116,7 +114,7 @@ impl ProviderAdmin for Forebay {
         let id = instance_id.to_owned();
         named!("get_parent_id", {
             let parent = self.read_point(Seen::Instance(instance_id), move |rows| rows.parent(&id)).await?;
-            parent.ok_or_else(|| not_found(format_args!("instance {instance_id}")))
+            parent.ok_or_else(|| Error::not_found(format_args!("instance {instance_id}")))
         })
     }
 

@@ -22,7 +22,7 @@ use crate::queue::{FetchNo, LeaseNo};
 
 /// An engine that answers an operation with another operation's reply has a bug; say so instead of panicking.
 fn mismatched() -> Error {
-    Error::refused("the engine gave the wrong kind of answer (this is a bug in forebay)")
+    Error::internal("the engine gave the wrong kind of answer")
 }
 
 impl Forebay {

@@ -111,8 +111,9 @@ pub(super) fn turn(grant: TurnGrant) -> (OrchestrationItem, crate::queue::LeaseN
     let TurnGrant { instance, name, version, execution, history, messages, kv, attempt, guard } = grant;
     let mut history_error = None;
     let mut note = |error: Error| {
-        tracing::warn!(%instance, %error, "a turn is delivered with an error in place of its history");
-        history_error.get_or_insert(error.to_string());
+        let error = format!("{error:#}");
+        tracing::warn!(%instance, error, "a turn is delivered with an error in place of its history");
+        history_error.get_or_insert(error);
     };
     let history = history.and_then(|rows| events(&instance, execution, &rows)).unwrap_or_else(|error| {
         note(error);

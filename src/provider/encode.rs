@@ -54,7 +54,7 @@ impl Encoder {
     pub(crate) fn completion(self, item: &WorkItem) -> Result<Vec<u8>, Error> {
         match item {
             WorkItem::ActivityCompleted { .. } | WorkItem::ActivityFailed { .. } => self.work_item(item),
-            _ => Err(Error::refused(
+            _ => Err(Error::invalid_input(
                 "invalid completion: an activity ends with ActivityCompleted or ActivityFailed",
             )),
         }
@@ -87,16 +87,16 @@ impl Encoder {
             events.sort_by_key(Event::event_id);
         }
         if events.first().is_some_and(|event| event.event_id() == 0) {
-            return Err(Error::refused("event id 0: the runtime numbers events from 1"));
+            return Err(Error::invalid_input("event id 0: the runtime numbers events from 1"));
         }
         if let Some(last) = events.last().filter(|last| last.event_id() > EVENT_ID_MAX) {
-            return Err(Error::refused(format!("event id {}: over {EVENT_ID_MAX}", last.event_id())));
+            return Err(Error::invalid_input(format!("event id {}: over {EVENT_ID_MAX}", last.event_id())));
         }
         let mut runs = Vec::new();
         for run in events.chunk_by(|before, after| before.event_id() + 1 >= after.event_id()) {
             if let Some(pair) = run.windows(2).find(|pair| pair[0].event_id() == pair[1].event_id()) {
                 let id = pair[0].event_id();
-                return Err(Error::refused(format!("duplicate event: id {id} twice in one turn")));
+                return Err(Error::duplicate_event(format!("duplicate event: id {id} twice in one turn")));
             }
             self.run(run, &mut runs)?;
         }
@@ -212,7 +212,7 @@ pub(crate) fn produced(item: WorkItem, record: Vec<u8>) -> Result<NewMessage, Er
 
 fn new_work(item: WorkItem, record: Vec<u8>) -> Result<NewWork, Error> {
     let WorkItem::ActivityExecute { instance, execution_id, id, session_id, tag, .. } = &item else {
-        return Err(Error::refused("invalid work item: only ActivityExecute goes to the worker queue"));
+        return Err(Error::invalid_input("invalid work item: only ActivityExecute goes to the worker queue"));
     };
     Ok(NewWork {
         instance: instance.clone(),
@@ -231,7 +231,7 @@ fn refused(error: EncodeError, what: impl FnOnce() -> String) -> Error {
         EncodeError::TooLarge { bytes, bytes_max, .. } => {
             Error::RecordTooLarge { what: what(), bytes, limit: bytes_max }
         }
-        other => Error::refused(format!("{}: {other}", what())),
+        other => Error::invalid_input(format!("{}: {other}", what())),
     }
 }
 
@@ -276,7 +276,7 @@ pub(super) fn destination(item: &WorkItem) -> Result<(&str, MessageKind), Error>
         WorkItem::SubOrchCompleted { parent_instance, .. }
         | WorkItem::SubOrchFailed { parent_instance, .. } => Ok((parent_instance, MessageKind::Other)),
         WorkItem::ActivityExecute { .. } => {
-            Err(Error::refused("invalid work item: ActivityExecute goes to the worker queue"))
+            Err(Error::invalid_input("invalid work item: ActivityExecute goes to the worker queue"))
         }
     }
 }

@@ -200,7 +200,7 @@ impl Forebay {
         if let Some(refusal) = self.database.refusal() {
             return Err(refusal);
         }
-        let result = readers.run(move |connection| read(connection)).await;
+        let result = readers.run(move |connection| read(connection)).await.and_then(|result| result);
         self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 
@@ -228,6 +228,7 @@ impl Forebay {
             Ok(result) => result,
             Err(read) => readers.run(read).await,
         };
+        let result = result.and_then(|result| Ok(result?));
         self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 
@@ -342,7 +343,8 @@ fn started(database: Arc<Database<Engine, Shared>>) -> Forebay {
 
 /// The one place where an error becomes duroxide's, with its retry class.
 fn provider_error(operation: &str, error: &Error) -> ProviderError {
-    let message = error.to_string();
+    // The message is all that duroxide hands on: the causes are in it.
+    let message = format!("{error:#}");
     if error.is_retryable() {
         ProviderError::retryable(operation, message)
     } else {

@@ -36,7 +36,7 @@ impl Forebay {
             WorkItem::ActivityFailed { instance, execution_id, id, details } => {
                 (instance, execution_id, id, Some(details))
             }
-            _ => return Err(Error::refused("invalid completion")),
+            _ => return Err(Error::invalid_input("invalid completion")),
         };
         let outcome = if before.is_some() { "error" } else { "result" };
         let activity = self.activity(&instance, execution_id, id).await;

@@ -55,7 +55,11 @@ struct Syncs {
 
 impl Syncs {
     fn run(&self, asked: &Asked, no: CommitNo) {
-        let outcome = (self.sync.lock())();
+        let outcome = {
+            let mut sync = self.sync.lock();
+            let _timing = self.horizon.sync_times.start();
+            sync()
+        };
         match outcome {
             // Whoever waits for the end of it finds everybody told.
             Ok(()) => {

@@ -1,7 +1,7 @@
-//! Runs [`Options::on_open`](crate::Options::on_open) on a connection, and makes sure that what is promised still holds.
+//! Runs [`WriterOptions::on_open`](crate::WriterOptions::on_open) on a connection, and makes sure that what is promised
+//! still holds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -27,12 +27,12 @@ pub(super) fn run(
     }
     let before = watched(connection)?;
     match catch_unwind(AssertUnwindSafe(|| on_open.call(connection))) {
-        Ok(outcome) => outcome.map_err(|error| {
+        Ok(outcome) => outcome.map_err(|source| {
             let path = match location {
                 Location::File(path) => Some(path.clone()),
                 Location::Memory => None,
             };
-            Error::OnOpen { path, source: Arc::new(error) }
+            Error::OnOpen { path, source }
         })?,
         Err(panic) => {
             // Dropping a stranger's payload may panic again.

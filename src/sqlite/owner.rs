@@ -107,7 +107,10 @@ impl FileOwner {
             // The privileges that it took to open it are gone, say.
             Err(error) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, lock = %lock.path.display(), "it was removed while it was held");
+                    tracing::warn!(
+                        error = format_args!("{error:#}"), lock = %lock.path.display(),
+                        "it was removed while it was held"
+                    );
                 }
                 Ok(())
             }

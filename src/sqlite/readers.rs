@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
+use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
@@ -166,14 +166,20 @@ impl ReaderPool {
     }
 
     /// Runs `read` on a connection and on this thread, waiting for a connection if all are busy.
-    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    ///
+    /// # Errors
+    /// The outer one: it was not run, or was interrupted.
+    pub(crate) fn with<T, E>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Error> {
         self.take()?.run(read)
     }
 
     /// Runs `read` only if that needs no waiting and no opening; gives it back otherwise.
-    pub(crate) fn with_idle<T, F>(&self, read: F) -> Result<Result<T, Error>, F>
+    pub(crate) fn with_idle<T, E, F>(&self, read: F) -> Result<Result<Result<T, E>, Error>, F>
     where
-        F: FnOnce(&Connection) -> Result<T, Error>,
+        F: FnOnce(&Connection) -> Result<T, E>,
     {
         let mut state = self.state.lock();
         let free = !state.closed && !state.gated;
@@ -185,10 +191,13 @@ impl ReaderPool {
 
     /// Runs `read` on one of the pool's threads. May be awaited on any executor; one that is dropped before it
     /// has begun is not run.
-    pub(crate) async fn run<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// As [`Self::with`].
+    pub(crate) async fn run<T: Send + 'static, E: Send + 'static>(
         self: &Arc<Self>,
-        read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+        read: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<T, E>, Error> {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_closed| Error::Closed)?;
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |pool| {
@@ -247,7 +256,7 @@ impl ReaderPool {
                 if nested {
                     return Err(Error::WouldDeadlock {
                         what: "a read inside a read while all connections are busy",
-                        instead: "read through the connection that the outer one has, or raise Options::readers",
+                        instead: "read through the connection that the outer one has, or raise `readers`",
                     });
                 }
             }
@@ -396,23 +405,18 @@ struct Lent<'a> {
 }
 
 impl Lent<'_> {
-    fn run<T>(self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    /// What a read that was interrupted fails with is not looked at: it is of no use, and trying again is right either way.
+    fn run<T, E>(self, read: impl FnOnce(&Connection) -> Result<T, E>) -> Result<Result<T, E>, Error> {
         let Some(connection) = &self.connection else { return Err(Error::Closed) };
         let result = read(&connection.connection);
-        let error = match result {
-            Err(Error::Sqlite { source })
-                if source.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
-            {
-                Error::Sqlite { source }
+        if result.is_err() {
+            let state = self.pool.state.lock();
+            let inside = state.inside.iter().find(|inside| inside.read == self.read);
+            if let Some(inside) = inside.filter(|inside| inside.interrupted) {
+                return Err(Error::ReadInterrupted { ran: inside.since.elapsed() });
             }
-            other => return other,
-        };
-        let state = self.pool.state.lock();
-        let inside = state.inside.iter().find(|inside| inside.read == self.read);
-        Err(match inside.filter(|inside| inside.interrupted) {
-            Some(inside) => Error::ReadInterrupted { ran: inside.since.elapsed() },
-            None => error,
-        })
+        }
+        Ok(result)
     }
 }
 

@@ -56,7 +56,8 @@ impl Before {
     pub(super) fn restore(&self, held: &HeldFile) {
         if let Err(error) = self.try_restore(held) {
             let path = held.path().display();
-            tracing::warn!(%error, %path, "what a failed open has made could not be removed");
+            let error = format!("{error:#}");
+            tracing::warn!(error, %path, "what a failed open has made could not be removed");
         }
     }
 

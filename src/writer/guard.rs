@@ -22,6 +22,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, Statement, ffi};
 
 use super::objections::{objection, touches_temporary_schema};
+use super::store::Failed;
 use crate::buffer::CommitError;
 use crate::error::Error;
 use crate::sqlite::{self, SAVEPOINT, Settings};
@@ -108,20 +109,20 @@ impl Guard {
             release.as_ref().is_err_and(|error| error.sqlite_code() == Some(ErrorCode::OperationInterrupted));
         let is_asked = self.state.asked.load(Ordering::Relaxed) != asked || is_interrupted;
         if !self.set_hooks(connection) || !is_asked {
-            return Err(Lost::Unknown(Error::refused(
+            return Err(Lost::Unknown(Error::outcome_unknown(
                 "a closure took away the hooks that keep it from ending the batch (authorizer, commit or rollback \
                  hook): it may have committed parts of it",
             )));
         }
         if self.state.ended.load(Ordering::Relaxed) || connection.is_autocommit() {
             return Err(if ended_by_constraint {
-                Lost::ByClosure(Error::refused(
+                Lost::ByClosure(Error::not_allowed(
                     "the closure made SQLite roll back the whole batch, what others wrote in it included: a constraint \
                      failed with ON CONFLICT ROLLBACK, INSERT OR ROLLBACK or RAISE(ROLLBACK); with ABORT it costs this \
                      closure alone",
                 ))
             } else {
-                Lost::RolledBack(Error::refused(
+                Lost::RolledBack(Error::rolled_back(
                     "SQLite rolled back the whole batch while a closure ran (ON CONFLICT ROLLBACK, INSERT OR ROLLBACK or \
                      RAISE(ROLLBACK) in it, an interrupt, or a full disk)",
                 ))
@@ -133,7 +134,7 @@ impl Guard {
     /// Refuses temporary objects that outlive the closure: later ones would find them in place of the file's own.
     pub(super) fn check_temporary(&self, connection: &Connection) -> Result<(), Error> {
         if self.state.temporary.load(Ordering::Relaxed) && sqlite::has_temporary_objects(connection)? {
-            return Err(Error::refused(
+            return Err(Error::not_allowed(
                 "a closure left temporary tables, views or triggers, which later closures would meet in place of the \
                  file's own: drop them before it ends",
             ));
@@ -142,11 +143,16 @@ impl Guard {
     }
 
     /// The reason behind "not authorized", if that is what an error says.
-    pub(super) fn explain(&self, error: Error) -> Error {
-        let denied = error.sqlite_code() == Some(ErrorCode::AuthorizationForStatementDenied);
-        match self.state.refused.lock().take() {
-            Some(reason) if denied => Error::Refused { reason },
-            _ => error,
+    pub(super) fn explain(&self, failed: Failed) -> Failed {
+        let Some(reason) = self.state.refused.lock().take() else { return failed };
+        match failed {
+            Failed::With(error) if is_denied(&error) => Failed::With(Error::not_allowed(reason)),
+            Failed::With(error) => Failed::With(error),
+            Failed::ByItself => {
+                // An error of the caller's own, that SQLite's is in or not: it comes back as it is.
+                tracing::warn!(reason, "a closure that has failed did what it may not");
+                Failed::ByItself
+            }
         }
     }
 
@@ -164,6 +170,11 @@ impl Guard {
             commit == state && rollback == state
         }
     }
+}
+
+/// Whether it is "not authorized", which says nothing more.
+pub(super) fn is_denied(error: &Error) -> bool {
+    error.sqlite_code() == Some(ErrorCode::AuthorizationForStatementDenied)
 }
 
 /// `state` is a `State`.

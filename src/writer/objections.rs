@@ -49,7 +49,7 @@ fn object_to_pragma(pragma: &str, value: Option<&str>) -> Option<String> {
     }
     Some(format!(
         "PRAGMA {pragma} with a value inside a closure could change the durability or the meaning of the whole \
-         batch: use Options, or Options::on_open; without a value it may report"
+         batch: use WriterOptions, or its on_open; without a value it may report"
     ))
 }
 

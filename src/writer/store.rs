@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 
 use super::guard::{Guard, Lost};
-use crate::buffer::{CommitError, CommitNo, Replies, Responder, Store, cause_of};
+use crate::buffer::{CommitError, CommitNo, Counters, Replies, Responder, Store, cause_of};
 use crate::clock::Clock;
 use crate::database::{Held, Opening};
 use crate::error::Error;
@@ -23,14 +23,29 @@ const ALONE_MAX: u32 = 2;
 /// For how many batches closures are committed one by one after one that found the disk full.
 const ONE_BY_ONE_BATCHES: u32 = 64;
 
-/// A closure without its value, which it leaves in a place of its own.
-pub(crate) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Error> + Send>;
+/// A closure without its result, which it leaves in a place of its own.
+pub(crate) type Operation = Box<dyn FnOnce(&Transaction<'_>) -> Result<(), Failed> + Send>;
+
+/// A closure has failed, and what it did is to be undone.
+pub(crate) enum Failed {
+    /// Its error is where its value would be.
+    ByItself,
+    /// Its caller is to be told this.
+    With(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::With(error)
+    }
+}
 
 pub(crate) struct ClosureStore {
     connection: WriteConnection,
     /// IMPORTANT: after the connection, which calls it.
     guard: Guard,
     clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
     gathered: Vec<(Operation, Responder<()>)>,
     /// Set when nobody can tell what became of the batch that is about to be rolled back.
     outcome_unknown: Option<Error>,
@@ -49,14 +64,32 @@ impl ClosureStore {
         refuse_engine_file(&connection, location)?;
         sqlite::configure_writer(&connection, location, options, readers.as_deref(), patience)?;
         let guard = Guard::install(&mut connection)?;
-        let connection =
-            WriteConnection::new(connection, location, options, counters, readers, horizon, held.owner())?;
+        let connection = WriteConnection::new(
+            connection,
+            location,
+            options,
+            Arc::clone(&counters),
+            readers,
+            horizon,
+            held.owner(),
+        )?;
         let clock = options.clock_or_system();
         let (gathered, outcome_unknown, one_by_one, alone) = (Vec::new(), None, 0, 0);
-        Ok(Self { connection, guard, clock, gathered, outcome_unknown, one_by_one, alone, _held: held })
+        Ok(Self {
+            connection,
+            guard,
+            clock,
+            counters,
+            gathered,
+            outcome_unknown,
+            one_by_one,
+            alone,
+            _held: held,
+        })
     }
 
-    /// Runs one closure so that it leaves everything or nothing.
+    /// Runs one closure so that it leaves everything or nothing. The answer of one that has failed by itself is `Ok`: what
+    /// it returned is its caller's, whatever it is.
     fn run(
         guard: &Guard,
         control: &Control,
@@ -67,22 +100,25 @@ impl ClosureStore {
         let armed = guard.arm();
         let outcome = catch_unwind(AssertUnwindSafe(|| operation(transaction)));
         let outcome = match outcome {
-            Ok(result) => result.map_err(|error| guard.explain(error)),
+            Ok(result) => result.map_err(|failed| guard.explain(failed)),
             Err(panic) => {
                 let message = panic_message(panic.as_ref());
                 drop_quietly(panic);
-                Err(Error::Panicked { message })
+                Err(Failed::With(Error::Panicked { message }))
             }
         };
         let mut release = guard.inspect(armed, transaction)?;
         let outcome = outcome
-            .and_then(|()| guard.check_temporary(transaction))
-            .and_then(|()| check_foreign_keys(transaction));
+            .and_then(|()| Ok(guard.check_temporary(transaction)?))
+            .and_then(|()| Ok(check_foreign_keys(transaction)?));
         if outcome.is_err() {
             statement(transaction, &control.rollback_to)?;
         }
         release.execute([]).map_err(Error::from)?;
-        Ok(outcome)
+        Ok(match outcome {
+            Ok(()) | Err(Failed::ByItself) => Ok(()),
+            Err(Failed::With(error)) => Err(error),
+        })
     }
 
     /// Runs everything that was gathered, up to the first closure that loses the batch.
@@ -122,16 +158,18 @@ impl ClosureStore {
                 Err(error) => Err(error.into()),
             };
             let committed = ran.and_then(|outcome| {
-                self.connection.commit(self.clock.monotonic(), Soon::Now)?;
+                self.counters.time_commit(|| self.connection.commit(self.clock.monotonic(), Soon::Now))?;
                 Ok(outcome)
             });
             match committed {
                 Ok(outcome) => out.push_standing_after(no, responder, outcome),
                 Err(Lost::RolledBack(error)) => {
+                    Counters::add(&self.counters.rolled_back, 1);
                     out.push_standing(responder, Err(Error::RolledBack { source: cause_of(&error) }));
                     self.connection.rollback_at_once()?;
                 }
                 Err(Lost::ByClosure(error)) => {
+                    Counters::add(&self.counters.rolled_back, 1);
                     out.push_standing(responder, Err(error));
                     self.connection.rollback_at_once()?;
                 }
@@ -159,7 +197,10 @@ fn leave_unrun(closures: impl Iterator<Item = (Operation, Responder<()>)>, out: 
 /// Deferred foreign keys are checked by SQLite at COMMIT, where they would fail the whole batch.
 fn check_foreign_keys(transaction: &Transaction<'_>) -> Result<(), Error> {
     if sqlite::has_unresolved_foreign_keys(transaction) {
-        return Err(Error::refused("a deferred foreign key is violated at the end of the closure"));
+        // What SQLite says of one that is not deferred.
+        let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
+        let message = "a deferred foreign key is violated at the end of the closure".to_owned();
+        return Err(rusqlite::Error::SqliteFailure(failure, Some(message)).into());
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Opening when the file cannot be made what it has to be.
 
-use forebay::{Options, Writer};
+use forebay::Writer;
 
 use crate::disk::{Disk, Fault, Lasting};
 
@@ -13,13 +13,13 @@ fn a_file_that_cannot_be_put_into_wal_mode_is_not_opened() {
     for operation in 1.. {
         let disk = Disk::new();
         disk.fail_at(operation, Fault::Eio, Lasting::Once);
-        let opened = Writer::open(disk.path(), Options::default());
+        let opened = Writer::open(disk.path());
         let was_hit = disk.failures() > 0;
         disk.heal();
         if let Ok(writer) = opened {
             let before = disk.trace().len();
             let made =
-                writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE numbers (number INTEGER)")?)).wait();
+                writer.blocking_submit(|tx| tx.execute_batch("CREATE TABLE numbers (number INTEGER)")).wait();
             made.expect("the disk works");
             let journals =
                 disk.trace().drain(before..).filter(|(_, name)| name.ends_with("-journal")).count();

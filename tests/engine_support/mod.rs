@@ -15,7 +15,8 @@ use duroxide::providers::{
     SessionFetchConfig, TagFilter, WorkItem,
 };
 use duroxide::{Event, EventKind};
-use forebay::{Error, Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Error, Forebay, Options};
 use tempfile::TempDir;
 
 /// Where the hand-moved clocks start: 2023, so that both directions have room.
@@ -277,7 +278,7 @@ pub(crate) async fn depths(forebay: &Forebay) -> (usize, usize) {
 
 /// The error's text has all of these in it.
 pub(crate) fn assert_says(error: &Error, parts: &[&str]) {
-    let text = error.to_string();
+    let text = format!("{error:#}");
     for part in parts {
         assert!(text.contains(part), "{text:?} should say {part:?}");
     }

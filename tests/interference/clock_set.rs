@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use duroxide::providers::Provider;
-use forebay::{Clock, Options};
+use forebay::Options;
+use forebay::clock::Clock;
 
 use crate::engine_support::polled::Polled;
 use crate::engine_support::{

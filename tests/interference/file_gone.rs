@@ -7,7 +7,8 @@
 use std::fs;
 
 use duroxide::providers::Provider;
-use forebay::{Error, Forebay, ManualClock, Options, Writer};
+use forebay::clock::ManualClock;
+use forebay::{Error, Forebay, Options, WriterOptions};
 
 use crate::engine_support::polled::Polled;
 use crate::engine_support::{
@@ -93,22 +94,22 @@ fn a_writer_whose_file_is_gone_fails() {
     for (fate, says) in FATES {
         let place = Place::new();
         let clock = ManualClock::new(START_MS);
-        let writer = Writer::open(place.path(), Options::default().clock(clock.clone())).expect("it opens");
-        let create = |tx: &rusqlite::Transaction<'_>| Ok(tx.execute_batch("CREATE TABLE t (n INTEGER)")?);
-        writer.submit(create).wait().expect("it is made");
+        let writer = WriterOptions::default().clock(clock.clone()).open(place.path()).expect("it opens");
+        let create = |tx: &rusqlite::Transaction<'_>| tx.execute_batch("CREATE TABLE t (n INTEGER)");
+        writer.blocking_submit(create).wait().expect("it is made");
         befall(&place, fate);
         clock.advance(100 * MILLISECOND);
-        let error = writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (1)", [])?)).wait();
+        let error = writer.blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).wait();
         let error = error.expect_err("it would be in a file that nobody can open");
         assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
         assert!(matches!(source, Some(Error::Gone { .. })), "{error:?}");
-        let closed = writer.close().expect_err("it has failed");
+        let closed = writer.blocking_close().expect_err("it has failed");
         assert!(matches!(closed, Error::Failed { .. }), "{closed}");
         for error in [error, closed] {
             assert_says(&error, &[says, "gone from that path", "put the file back before opening it again"]);
             // Which would make an empty one, or take the other one.
-            assert!(!error.to_string().contains("reopen"), "{error}");
+            assert!(!format!("{error:#}").contains("reopen"), "{error}");
         }
     }
 }

@@ -95,9 +95,9 @@ async fn a_grant_that_cannot_be_counted_is_not_made() {
 #[test]
 fn a_writer_hears_the_same() {
     let place = Place::new();
-    let writer = Writer::open(place.path(), Options::default()).expect("it opens");
-    writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n INTEGER)")?)).wait().expect("it is made");
-    let insert = |n: i64| writer.submit(move |tx| Ok(tx.execute("INSERT INTO t VALUES (?1)", [n])?));
+    let writer = Writer::open(place.path()).expect("it opens");
+    writer.blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (n INTEGER)")).wait().expect("it is made");
+    let insert = |n: i64| writer.blocking_submit(move |tx| tx.execute("INSERT INTO t VALUES (?1)", [n]));
     let foreign = locked(&place.path());
     let tickets: Vec<_> = (1..=3).map(insert).collect();
     for ticket in tickets {
@@ -108,9 +108,9 @@ fn a_writer_hears_the_same() {
     unlock(&foreign);
     bounded_thread(move || waiting.wait()).expect("the lock is free");
     let found: i64 =
-        writer.read(|c| Ok(c.query_row("SELECT sum(n) FROM t", [], |row| row.get(0))?)).expect("read");
+        writer.blocking_read(|c| c.query_row("SELECT sum(n) FROM t", [], |row| row.get(0))).expect("read");
     assert_eq!(found, 4);
-    writer.close().expect("it closes");
+    writer.blocking_close().expect("it closes");
 }
 
 /// The log moves into the database although somebody holds the lock, and a close does not wait for ever.
@@ -200,10 +200,13 @@ fn a_writer_waits_for_the_lock_when_it_opens_too() {
     let place = Place::new();
     let foreign = locked(&place.path());
     let path = place.path();
-    let opening = started(move || Writer::open(path, Options::default()));
+    let opening = started(move || Writer::open(path));
     assert!(opening.recv_timeout(SHORT / 2).is_err(), "it does not wait");
     foreign.execute_batch("CREATE TABLE t (n INTEGER); COMMIT").expect("it lets go");
     let writer = opening.recv_timeout(PATIENCE).expect("in time").expect("the lock is free");
-    writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (1)", [])?)).wait().expect("the table is there");
-    writer.close().expect("it closes");
+    writer
+        .blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (1)", []))
+        .wait()
+        .expect("the table is there");
+    writer.blocking_close().expect("it closes");
 }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use duroxide::providers::{Provider, TagFilter};
-use forebay::{Clock, Error, Forebay, Options, Writer};
+use forebay::clock::Clock;
+use forebay::{Error, Forebay, Options, Writer, WriterOptions};
 
 use crate::engine_support::polled::Polled;
 use crate::engine_support::{
@@ -153,15 +154,17 @@ fn a_writer_whose_thread_panics_anywhere() {
     for looks in 1..=40 {
         let place = Place::new();
         let fuse = Fuse::new();
-        let writer =
-            Writer::open(place.path(), Options::default().wal_bytes_max(16 << 10).clock(fuse.clone()))
-                .expect("opens");
-        writer.submit(|tx| Ok(tx.execute_batch("CREATE TABLE t (n INTEGER)")?)).wait().expect("it is made");
+        let options = WriterOptions::default().wal_bytes_max(16 << 10).clock(fuse.clone());
+        let writer = options.open(place.path()).expect("opens");
+        writer
+            .blocking_submit(|tx| tx.execute_batch("CREATE TABLE t (n INTEGER)"))
+            .wait()
+            .expect("it is made");
         fuse.light(looks);
         let mut acknowledged = 0;
         let error = loop {
             let insert =
-                |n: i64| writer.submit(move |tx| Ok(tx.execute("INSERT INTO t VALUES (?1), (?1)", [n])?));
+                |n: i64| writer.blocking_submit(move |tx| tx.execute("INSERT INTO t VALUES (?1), (?1)", [n]));
             let (one, other) = (insert(acknowledged), insert(acknowledged + 1));
             let waited = bounded_thread(move || (one.wait(), other.wait()));
             match waited {
@@ -176,19 +179,18 @@ fn a_writer_whose_thread_panics_anywhere() {
         };
         assert!(fuse.is_burnt());
         assert!(matches!(error, Error::OutcomeUnknown { .. } | Error::Failed { .. }), "{error}");
-        let refused = writer.submit(|_| Ok(())).wait().expect_err("it has failed");
+        let refused = writer.blocking_submit(|_| Ok::<_, Error>(())).wait().expect_err("it has failed");
         assert!(matches!(refused, Error::Failed { .. }), "{refused}");
-        assert!(matches!(writer.read(|_| Ok(())), Err(Error::Failed { .. })));
+        assert!(matches!(writer.blocking_read(|_| Ok::<_, Error>(())), Err(Error::Failed { .. })));
         let closing = writer.clone();
-        assert!(matches!(bounded_thread(move || closing.close()), Err(Error::Failed { .. })));
+        assert!(matches!(bounded_thread(move || closing.blocking_close()), Err(Error::Failed { .. })));
 
-        let writer = Writer::open(place.path(), Options::default()).expect("it opens again");
-        let count = |c: &rusqlite::Connection| {
-            Ok(c.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))?)
-        };
-        let found = writer.read(count).expect("it is read");
+        let writer = Writer::open(place.path()).expect("it opens again");
+        let count =
+            |c: &rusqlite::Connection| c.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        let found = writer.blocking_read(count).expect("it is read");
         let whole = [0, 2, 4].map(|more| acknowledged * 2 + more);
         assert!(whole.contains(&found), "{found} rows of {acknowledged} closures at {looks}");
-        writer.submit(|tx| Ok(tx.execute("INSERT INTO t VALUES (7)", [])?)).wait().expect("it works");
+        writer.blocking_submit(|tx| tx.execute("INSERT INTO t VALUES (7)", [])).wait().expect("it works");
     }
 }

@@ -86,7 +86,7 @@ impl Trial {
     async fn judge(&self, database: &Path) -> Vec<String> {
         match Found::look(database).await {
             Ok(found) => [self.ledger.judge(&found), conservation::check(&found)].concat(),
-            Err(error) => vec![format!("it does not open: {error}")],
+            Err(error) => vec![format!("it does not open: {error:#}")],
         }
     }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use duroxide::providers::{Provider, ProviderAdmin, WorkItem};
 use duroxide::{Event, EventKind};
-use forebay::{Error, Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Error, Forebay, Options};
 use rusqlite::Connection;
 
 use crate::engine_support::{bounded, bounded_thread, fetch, fetch_work};

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use forebay::{Durability, Error, Options, Ticket, Writer};
+use forebay::{Durability, Error, Ticket, Writer, WriterOptions};
 use rusqlite::Connection;
 
 use crate::child::{Death, Job, run_and_kill};
@@ -42,10 +42,10 @@ fn fails(number: u64) -> bool {
 #[test]
 fn the_child() {
     let Some(job) = Job::own() else { return };
-    let options = Options::default().durability(Durability::Full).wal_bytes_max(job.wal_bytes_max);
-    let writer = Writer::open(&job.database, options).expect("it opens");
+    let options = WriterOptions::default().durability(Durability::Full).wal_bytes_max(job.wal_bytes_max);
+    let writer = options.open(&job.database).expect("it opens");
     let table = "CREATE TABLE IF NOT EXISTS numbers (thread INTEGER, number INTEGER, part INTEGER) STRICT";
-    writer.submit(move |tx| Ok(tx.execute_batch(table)?)).wait().expect("there is a table");
+    writer.blocking_submit(move |tx| tx.execute_batch(table)).wait().expect("there is a table");
     Report::Ready.tell();
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
@@ -78,7 +78,7 @@ fn write_for_ever(writer: &Writer, thread: u64, first: u64, manner: Manner) {
                 std::thread::park();
             }
         }
-        let ticket = writer.submit(move |tx| {
+        let ticket = writer.blocking_submit(move |tx| {
             for part in 0..rows_of(number) {
                 let row = [thread, number, part].map(u64::cast_signed);
                 tx.prepare_cached("INSERT INTO numbers VALUES (?1, ?2, ?3)")?.execute(row)?;
@@ -130,13 +130,14 @@ impl Trial {
 
     /// What is wrong with the file. It is opened where it is, and closed.
     fn look(&self) -> Vec<String> {
-        let writer = match Writer::open(self.scratch.database(), Options::default()) {
+        let writer = match Writer::open(self.scratch.database()) {
             Ok(writer) => writer,
-            Err(error) => return vec![format!("it does not open: {error}")],
+            Err(error) => return vec![format!("it does not open: {error:#}")],
         };
-        let found = writer.read(|connection| Ok((unsound(connection)?, numbers(connection)?)));
+        let found =
+            writer.blocking_read(|connection| Ok::<_, Error>((unsound(connection)?, numbers(connection)?)));
         let (mut wrong, numbers) = found.expect("it can be read");
-        writer.close().expect("it closes");
+        writer.blocking_close().expect("it closes");
         for (thread, child) in self.told.keys().chain(numbers.keys()) {
             let found = numbers.get(&(*thread, *child)).map_or(&[][..], Vec::as_slice);
             wrong.extend(judge(*thread, *child, found, self.told.get(&(*thread, *child)).copied()));

@@ -62,7 +62,7 @@ async fn order(ctx: OrchestrationContext, input: String) -> Result<String, Strin
         let parts = (0..3).map(|number| ctx.schedule_activity("Part", format!("{input}/{number}"))).collect();
         let mut sum = 0;
         for part in ctx.join(parts).await {
-            sum += part?.parse::<u64>().map_err(|error| error.to_string())?;
+            sum += part?.parse::<u64>().map_err(|error| format!("{error:#}"))?;
         }
         ctx.set_kv_value("sum", sum.to_string());
         ctx.set_custom_status(STATUS);
@@ -83,7 +83,7 @@ async fn run_part(_ctx: ActivityContext, input: String) -> Result<String, String
     let (order, number) = input.split_once('/').ok_or("a part has two numbers")?;
     // So that some are always in hand.
     tokio::time::sleep(Duration::from_millis(2)).await;
-    let parse = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+    let parse = |text: &str| text.parse::<u64>().map_err(|error| format!("{error:#}"));
     Ok(part(parse(order)?, parse(number)?).to_string())
 }
 

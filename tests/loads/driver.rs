@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use duroxide::providers::{Provider, ProviderAdmin, ProviderError, TagFilter, WorkItem};
-use forebay::{Clock, Error, Forebay, ManualClock};
+use forebay::clock::{Clock, ManualClock};
+use forebay::{Error, Forebay};
 
 use super::manner::{Call, Heard, Manner, Stopped};
 use super::picture::{AT_ONCE, Book, Picture};

@@ -34,7 +34,7 @@ impl From<&Error> for Stopped {
             _ => Heard::Own,
         };
         assert_eq!(error.is_retryable(), heard == Heard::RolledBack, "only what was rolled back: {error}");
-        Self { heard, says: error.to_string() }
+        Self { heard, says: format!("{error:#}") }
     }
 }
 

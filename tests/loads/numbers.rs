@@ -3,7 +3,8 @@
 
 use std::sync::mpsc;
 
-use forebay::{Clock, Durability, Error, ManualClock, Options, Ticket, Writer};
+use forebay::clock::{Clock, ManualClock};
+use forebay::{Durability, Error, Ticket, Writer, WriterOptions};
 
 use super::manner::{Call, Heard, Manner, OnError, Stopped};
 use super::record::Record;
@@ -41,12 +42,12 @@ impl Load for Numbered {
     fn look(&self, disk: &Disk, durability: Durability) -> Result<Numbers, String> {
         let looked = (|| {
             let writer = open(disk, durability, &ManualClock::new(0))?;
-            let (integrity, numbers) = writer.read(|connection| {
+            let (integrity, numbers) = writer.blocking_read(|connection| {
                 let integrity: String =
                     connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
                 let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'numbers'";
                 if connection.query_row(table, [], |row| row.get::<_, i64>(0))? == 0 {
-                    return Ok((integrity, Numbers::new()));
+                    return Ok::<_, Error>((integrity, Numbers::new()));
                 }
                 let mut statement = connection.prepare("SELECT number, text FROM numbers ORDER BY rowid")?;
                 let rows =
@@ -55,11 +56,11 @@ impl Load for Numbered {
             })?;
             // What was found can be gone on with.
             let table = "CREATE TABLE IF NOT EXISTS more (number INTEGER) STRICT";
-            writer.submit(move |tx| Ok(tx.execute(table, [])?)).wait()?;
-            writer.close()?;
+            writer.blocking_submit(move |tx| tx.execute(table, [])).wait()?;
+            writer.blocking_close()?;
             Ok::<_, Error>((integrity, numbers))
         })();
-        match looked.map_err(|error| error.to_string())? {
+        match looked.map_err(|error| format!("{error:#}"))? {
             (integrity, numbers) if integrity == "ok" => Ok(numbers),
             (integrity, _) => Err(format!("integrity_check says {integrity}")),
         }
@@ -67,18 +68,18 @@ impl Load for Numbered {
 
     fn touch(&self, disk: &Disk, durability: Durability) {
         if let Ok(writer) = open(disk, durability, &ManualClock::new(0)) {
-            let _ = writer.close();
+            let _ = writer.blocking_close();
         }
     }
 }
 
 fn open(disk: &Disk, durability: Durability, clock: &(impl Clock + Clone)) -> Result<Writer, Error> {
-    let options = Options::default()
+    let options = WriterOptions::default()
         .durability(durability)
         .clock(clock.clone())
         .wal_bytes_max(WAL_BYTES_MAX)
         .full_disk_wait(std::time::Duration::ZERO);
-    Writer::open(disk.path(), options)
+    options.open(disk.path())
 }
 
 /// Both sessions, each with a writer of its own.
@@ -107,7 +108,7 @@ fn run(
             disk.heal();
             session.stays_failed();
         }
-        let closed = session.writer.close();
+        let closed = session.writer.blocking_close();
         numbers = session.numbers;
         manner.ended(record, done, closed)?;
     }
@@ -124,7 +125,7 @@ struct Session<'a, 'd> {
 
 impl Session<'_, '_> {
     fn run(&mut self, batches: &[(i64, usize)], clock: &ManualClock) -> Result<(), Stopped> {
-        while let Err(error) = self.writer.submit(|tx| Ok(tx.execute(TABLE, [])?)).wait() {
+        while let Err(error) = self.writer.blocking_submit(|tx| tx.execute(TABLE, [])).wait() {
             self.manner.again(Call::Other, Stopped::from(&error))?;
         }
         self.manner.succeeded();
@@ -143,10 +144,10 @@ impl Session<'_, '_> {
     fn batch(&mut self, rows: i64, bytes: usize) -> Result<(), Stopped> {
         let (release, released) = mpsc::channel::<()>();
         let (entered, inside) = mpsc::channel();
-        let holding = self.writer.submit(move |_tx| {
+        let holding = self.writer.blocking_submit(move |_tx| {
             let _ = entered.send(());
             let _ = released.recv();
-            Ok(())
+            Ok::<_, Error>(())
         });
         if inside.recv().is_err() {
             let refused = holding.wait().expect_err("it did not run");
@@ -160,7 +161,7 @@ impl Session<'_, '_> {
             after.push((number, sum(&text)));
             tickets.push(insert(&self.writer, number, text));
         }
-        let failing = self.writer.submit(|tx| {
+        let failing = self.writer.blocking_submit(|tx| {
             tx.execute("INSERT INTO numbers VALUES (-1, 'never')", [])?;
             Err::<(), _>(Error::operation("on purpose"))
         });
@@ -213,20 +214,20 @@ impl Session<'_, '_> {
         for _ in 0..2 {
             let answer = insert(&self.writer, -2, "refused".into()).wait();
             self.manner.expect_failed("a closure", told(answer));
-            let answer = self.writer.try_submit(|_tx| Ok(())).map(drop);
+            let answer = self.writer.try_submit(|_tx| Ok::<_, Error>(())).map(drop).map_err(Error::from);
             self.manner.expect_failed("trying a closure", told(answer));
-            let answer = self.writer.read(|_connection| Ok(()));
+            let answer = self.writer.blocking_read(|_connection| Ok::<_, Error>(()));
             self.manner.expect_failed("a read", told(answer));
-            let answer = self.writer.close();
+            let answer = self.writer.blocking_close();
             self.manner.expect_failed("closing", told(answer));
         }
     }
 }
 
 fn insert(writer: &Writer, number: i64, text: String) -> Ticket<()> {
-    writer.submit(move |tx| {
+    writer.blocking_submit(move |tx| {
         tx.prepare_cached("INSERT INTO numbers VALUES (?1, ?2)")?.execute((number, text))?;
-        Ok(())
+        Ok::<_, Error>(())
     })
 }
 

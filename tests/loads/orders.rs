@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use duroxide::EventKind;
 use duroxide::providers::{Provider, ProviderAdmin, PruneOptions, ScheduledActivityIdentifier};
-use forebay::{Durability, Error, Forebay, ManualClock, Options};
+use forebay::clock::ManualClock;
+use forebay::{Durability, Error, Forebay, Options};
 
 use super::driver::{Driver, Joined};
 use super::manner::{Call, Manner, OnError, Stopped};
@@ -38,10 +39,10 @@ impl Load for Orders {
 
     fn look(&self, disk: &Disk, durability: Durability) -> Result<Picture, String> {
         let clock = ManualClock::new(START_MS);
-        let forebay = open(disk, durability, &clock).map_err(|error| format!("opening: {error}"))?;
+        let forebay = open(disk, durability, &clock).map_err(|error| format!("opening: {error:#}"))?;
         sound(&forebay)?;
         let picture = on_runtime(picture::take(&forebay, &clock));
-        forebay.close().map_err(|error| format!("closing: {error}"))?;
+        forebay.close().map_err(|error| format!("closing: {error:#}"))?;
         Ok(picture)
     }
 
@@ -115,7 +116,7 @@ fn sound(forebay: &Forebay) -> Result<(), String> {
         let integrity: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
         Ok((integrity, connection.query_row(ORPHANS, [], |row| row.get::<_, i64>(0))?))
     });
-    let checked: rusqlite::Result<_> = checked.map_err(|error| error.to_string())?;
+    let checked: rusqlite::Result<_> = checked.map_err(|error| format!("{error:#}"))?;
     match checked.map_err(|error| format!("checking: {error}"))? {
         (integrity, 0) if integrity == "ok" => Ok(()),
         (integrity, orphans) => Err(format!("integrity_check says {integrity}; {orphans} orphans")),

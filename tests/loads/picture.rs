@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use duroxide::Event;
 use duroxide::providers::{Provider, ProviderAdmin, WorkItem};
-use forebay::{Forebay, ManualClock};
+use forebay::Forebay;
+use forebay::clock::ManualClock;
 
 use super::Likeness;
 use crate::engine_support::{Turn, bounded, fetch, fetch_work, id_of};

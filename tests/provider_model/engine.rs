@@ -6,8 +6,9 @@ use duroxide::providers::{
     DeleteInstanceResult, DispatcherCapabilityFilter, InstanceFilter, Provider, ProviderAdmin, ProviderError,
     PruneOptions, PruneResult, SemverRange, TagFilter, WorkItem,
 };
+use forebay::clock::ManualClock;
 use forebay::hooks::Maps;
-use forebay::{Durability, Forebay, ManualClock, Options};
+use forebay::{Durability, Forebay, Options};
 use semver::Version;
 
 use crate::answer::{Answer, Gone, Offered};
@@ -193,7 +194,7 @@ impl Engine {
     }
 
     fn ago_ms(&self, seconds: Option<u8>) -> Option<u64> {
-        seconds.map(|seconds| forebay::Clock::wall_ms(&self.clock) - 1000 * u64::from(seconds))
+        seconds.map(|seconds| forebay::clock::Clock::wall_ms(&self.clock) - 1000 * u64::from(seconds))
     }
 
     pub(crate) fn can_reopen(&self) -> bool {
@@ -324,7 +325,7 @@ impl Engine {
                 Answer::Done
             }
             Op::SetBack => {
-                let wall_ms = forebay::Clock::wall_ms(&self.clock);
+                let wall_ms = forebay::clock::Clock::wall_ms(&self.clock);
                 self.clock.set_wall_ms(wall_ms.saturating_sub(SET_BACK.as_millis() as u64).max(START_MS));
                 Answer::Done
             }

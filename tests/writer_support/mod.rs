@@ -16,10 +16,10 @@ pub struct Held {
 pub fn hold(writer: &Writer) -> Held {
     let (release, released) = mpsc::channel::<()>();
     let (entered, inside) = mpsc::channel();
-    let ticket = writer.submit(move |_tx| {
+    let ticket = writer.blocking_submit(move |_tx| {
         entered.send(()).map_err(|_| Error::operation("the test has gone"))?;
         let _ = released.recv();
-        Ok(())
+        Ok::<_, Error>(())
     });
     inside.recv().unwrap();
     Held { release, ticket }

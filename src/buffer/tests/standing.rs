@@ -17,7 +17,7 @@ fn an_answer_that_stands_is_given_whatever_becomes_of_its_batch() {
             matches!(answer, Err(Error::RolledBack { .. } | Error::OutcomeUnknown { .. }))
         };
         assert!(answers[..3].iter().all(failed), "{phase:?} {fault:?}: {answers:?}");
-        let stands = matches!(answers[3..], [Err(Error::Refused { .. }), Ok(7)]);
+        let stands = matches!(answers[3..], [Err(Error::InvalidInput { .. }), Ok(7)]);
         assert!(stands, "{phase:?} {fault:?}: {answers:?}");
     }
 }

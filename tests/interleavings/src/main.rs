@@ -22,13 +22,13 @@
 //! who closed later came back at once.
 
 // What is compiled here is a part of forebay, and not all of that is used.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 #[path = "../../../src/buffer/mod.rs"]
 mod buffer;
 #[path = "../../../src/clock.rs"]
 mod clock;
-#[path = "../../../src/error.rs"]
+#[path = "../../../src/error/mod.rs"]
 mod error;
 mod ledger;
 #[path = "../../../src/options.rs"]

@@ -107,6 +107,13 @@ pub(crate) mod oneshot {
         }
     }
 
+    impl<T> Receiver<T> {
+        pub(crate) fn is_empty(&self) -> bool {
+            point();
+            self.0.is_empty()
+        }
+    }
+
     impl<T> Future for Receiver<T> {
         type Output = Result<T, real::error::RecvError>;
 

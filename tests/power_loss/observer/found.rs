@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use duroxide::providers::{Provider, ProviderAdmin, SystemMetrics, WorkItem};
 use duroxide::{Event, INITIAL_EXECUTION_ID};
-use forebay::{Forebay, ManualClock};
+use forebay::Forebay;
+use forebay::clock::ManualClock;
 
 use super::{APPENDED, on_one_thread, options};
 use crate::disk::Disk;
@@ -70,18 +71,20 @@ impl Found {
     /// Opens the disk and looks at everything.
     pub(crate) fn on(disk: &Disk) -> Result<Self, String> {
         let clock = ManualClock::new(START_MS);
-        let forebay =
-            options().clock(clock.clone()).open(disk.path()).map_err(|error| format!("opening: {error}"))?;
+        let forebay = options()
+            .clock(clock.clone())
+            .open(disk.path())
+            .map_err(|error| format!("opening: {error:#}"))?;
         let integrity: rusqlite::Result<String> = forebay
             .on_writer_connection(|connection| {
                 connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))
             })
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| format!("{error:#}"))?;
         if integrity.as_deref() != Ok("ok") {
             return Err(format!("integrity_check says {integrity:?}"));
         }
         let found = on_one_thread(Self::take(&forebay, &clock));
-        forebay.close().map_err(|error| format!("closing: {error}"))?;
+        forebay.close().map_err(|error| format!("closing: {error:#}"))?;
         Ok(found)
     }
 

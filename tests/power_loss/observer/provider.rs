@@ -2,7 +2,7 @@
 
 use duroxide::Event;
 use duroxide::providers::{Provider, ProviderAdmin, ProviderError, PruneOptions, TagFilter, WorkItem};
-use forebay::ManualClock;
+use forebay::clock::ManualClock;
 use tokio::task::JoinSet;
 
 use super::facts::{Fact, Observer};

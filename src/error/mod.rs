@@ -2,10 +2,14 @@
 //!
 //! Errors are `Clone`, because one failed commit is the answer to every caller of its batch; causes are kept
 //! behind an `Arc` and stay reachable through [`std::error::Error::source`]. Nothing here is ever matched by
-//! its text.
+//! its text, which is in display.rs.
+
+mod display;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,6 +31,22 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 /// `docs/embedding.md` in the repository, "What to do about an error", says of each whether it happened and whether to try
 /// again.
 ///
+/// # What it says
+///
+/// `{}` is the error alone, without its cause, which is the [`source`](std::error::Error::source): for whoever prints the
+/// chain, as anyhow and eyre do. `{:#}` is the whole chain in one line, for a log:
+///
+/// ```
+/// # use std::error::Error as _;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("app.db");
+/// # let options = forebay::WriterOptions::default().on_open(|_| Err(forebay::Error::operation("no such function")));
+/// let error = options.open(path).unwrap_err();
+/// assert!(!format!("{error}").contains("no such function"));
+/// assert!(format!("{error:#}").ends_with(": no such function"));
+/// assert_eq!(error.source().unwrap().to_string(), "no such function");
+/// ```
+///
 /// What can refuse an open comes before anything is changed: the options, the path, whose file it is, and
 /// [`Options::on_open`](crate::Options::on_open) on the writing connection and on the reading ones that are opened with it.
 /// What the open had made by then is removed again: the database if there was none (one that was empty is empty
@@ -42,21 +62,25 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 #[non_exhaustive]
 pub enum Error {
     /// The folder that should hold the database does not exist.
+    #[non_exhaustive]
     MissingFolder {
         /// The missing folder.
         folder: PathBuf,
     },
     /// What should be the folder of the database is something else.
+    #[non_exhaustive]
     NotAFolder {
         /// What the path takes for a folder.
         folder: PathBuf,
     },
     /// The file is there but is not a SQLite database, or is too damaged to be read as one.
+    #[non_exhaustive]
     NotADatabase {
         /// The file.
         path: PathBuf,
     },
     /// The file is a SQLite database that somebody else made.
+    #[non_exhaustive]
     ForeignDatabase {
         /// The file.
         path: PathBuf,
@@ -64,6 +88,7 @@ pub enum Error {
         made_by: String,
     },
     /// The file was written by a newer forebay.
+    #[non_exhaustive]
     NewerFormat {
         /// The file.
         path: PathBuf,
@@ -73,12 +98,14 @@ pub enum Error {
         supported: i64,
     },
     /// The file, or the folder it lives in, may not be written.
+    #[non_exhaustive]
     ReadOnly {
         /// The file.
         path: PathBuf,
     },
     /// What was given is not a path but another library's way to name a database (`sqlite:app.db`,
     /// `:memory:`). A file of such a name is written `./sqlite:app.db`.
+    #[non_exhaustive]
     NotAPath {
         /// What was given.
         given: PathBuf,
@@ -87,6 +114,7 @@ pub enum Error {
     },
     /// The path names something that cannot hold a database: a directory, a named pipe, a socket, a device, nothing at
     /// all.
+    #[non_exhaustive]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -94,6 +122,7 @@ pub enum Error {
         kind: &'static str,
     },
     /// The path, or its last part, is longer than SQLite and the file system take.
+    #[non_exhaustive]
     PathTooLong {
         /// The path, made absolute.
         path: PathBuf,
@@ -104,6 +133,7 @@ pub enum Error {
     },
     /// The file has more than one name (hard links). SQLite keeps its log beside the name it was given, so two
     /// that open it by two names lose each other's writes.
+    #[non_exhaustive]
     HardLinked {
         /// The file, by the name that was given.
         path: PathBuf,
@@ -111,6 +141,7 @@ pub enum Error {
         links: u64,
     },
     /// This process has the file open under another path (a folder that was renamed since, a bind mount).
+    #[non_exhaustive]
     OpenUnderAnotherName {
         /// The path that was given.
         path: PathBuf,
@@ -118,6 +149,7 @@ pub enum Error {
         open: PathBuf,
     },
     /// The `-lock` file beside the database may not be written by this process.
+    #[non_exhaustive]
     LockNotWritable {
         /// The `-lock` file.
         lock: PathBuf,
@@ -125,6 +157,7 @@ pub enum Error {
         source: Cause,
     },
     /// Another process has the database open.
+    #[non_exhaustive]
     OwnedByProcess {
         /// The database.
         path: PathBuf,
@@ -135,6 +168,7 @@ pub enum Error {
     /// Somebody else holds SQLite's own lock on the file: a shell in a transaction, a backup,
     /// `PRAGMA locking_mode = EXCLUSIVE`. It was waited for, for two seconds or for as long as
     /// [`wait_for_owner`](crate::Options::wait_for_owner) says, whichever is longer.
+    #[non_exhaustive]
     Locked {
         /// The database.
         path: PathBuf,
@@ -142,6 +176,7 @@ pub enum Error {
         source: Cause,
     },
     /// This process has the database open with other options, or as another kind of store.
+    #[non_exhaustive]
     OptionsDiffer {
         /// The database.
         path: PathBuf,
@@ -149,6 +184,7 @@ pub enum Error {
         differences: String,
     },
     /// The path is on a network file system, where SQLite's write-ahead log is not safe.
+    #[non_exhaustive]
     NetworkFileSystem {
         /// The database.
         path: PathBuf,
@@ -156,6 +192,7 @@ pub enum Error {
         kind: String,
     },
     /// The linked SQLite can lose commits (the WAL-reset bug, fixed in 3.51.3).
+    #[non_exhaustive]
     SqliteTooOld {
         /// The version that is linked.
         found: String,
@@ -163,6 +200,7 @@ pub enum Error {
         required: &'static str,
     },
     /// A setting was written to SQLite and did not take.
+    #[non_exhaustive]
     PragmaNotTaken {
         /// The pragma.
         pragma: &'static str,
@@ -172,6 +210,7 @@ pub enum Error {
         found: String,
     },
     /// An option has a value that cannot work.
+    #[non_exhaustive]
     InvalidOption {
         /// The option.
         option: &'static str,
@@ -179,14 +218,16 @@ pub enum Error {
         reason: String,
     },
     /// What was given to [`Options::on_open`](crate::Options::on_open) has returned an error.
+    #[non_exhaustive]
     OnOpen {
         /// The database it was called for; `None` in memory.
         path: Option<PathBuf>,
-        /// What it returned, an [`Error`].
+        /// What it returned.
         source: Cause,
     },
     /// The database was removed, or replaced by another file, while it was open. What is stored is gone from its path: it is
     /// in the file that was there, if that still has a name.
+    #[non_exhaustive]
     Gone {
         /// The path.
         path: PathBuf,
@@ -194,6 +235,7 @@ pub enum Error {
         replaced: bool,
     },
     /// An operating system call failed.
+    #[non_exhaustive]
     Io {
         /// What was being done.
         doing: String,
@@ -208,11 +250,13 @@ pub enum Error {
     Closed,
     /// This process is a fork of the one that opened the database. Its handles do not work here, and the database
     /// cannot be opened here either for as long as this process runs: SQLite's connections cannot be carried across a fork.
+    #[non_exhaustive]
     Forked {
         /// The process that opened it.
         pid: u32,
     },
     /// The call would have waited for the very thing it was made inside of, and so for ever. It did nothing.
+    #[non_exhaustive]
     WouldDeadlock {
         /// What was called, and where.
         what: &'static str,
@@ -222,12 +266,14 @@ pub enum Error {
     /// The read was interrupted: the write-ahead log had reached its bound and cannot be reused while a read
     /// that began before is running. Keep reads short, or raise
     /// [`wal_bytes_max`](crate::Options::wal_bytes_max).
+    #[non_exhaustive]
     ReadInterrupted {
         /// How long it had been running.
         ran: std::time::Duration,
     },
     /// One value is larger than the engine stores. Nothing was written of it; an acknowledgement stored the failure
     /// of what produced it instead (see [`record_bytes_max`](crate::Options::record_bytes_max)).
+    #[non_exhaustive]
     RecordTooLarge {
         /// What was too large.
         what: String,
@@ -237,35 +283,82 @@ pub enum Error {
         limit: usize,
     },
     /// A stored record does not decode. It is still in the file, untouched.
+    #[non_exhaustive]
     Corrupt {
         /// Which record: instance, execution and events, or queue and row.
         record: String,
         /// What is wrong with it.
         source: Cause,
     },
-    /// The operation was refused and left no trace: an unknown or expired lock token, a duplicate event.
-    Refused {
-        /// Why.
+    /// The lock token names no lease: it is unknown, its lock has expired, it was used before, or it is from before a
+    /// restart.
+    #[non_exhaustive]
+    LeaseLost {
+        /// Which of these, as far as that is known.
         reason: String,
     },
-    /// SQLite refused the operation, which left no trace.
+    /// What was asked about, or was to be changed, is not there.
+    #[non_exhaustive]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// An event of this id is in the history already, or twice in what was handed in.
+    #[non_exhaustive]
+    DuplicateEvent {
+        /// Which events of which execution.
+        reason: String,
+    },
+    /// The instance is still running, and what was asked for needs one that has ended.
+    #[non_exhaustive]
+    StillRunning {
+        /// Which instance, and what to do.
+        reason: String,
+    },
+    /// What was handed in can never be accepted: an event id out of its range, a work item of the wrong kind.
+    #[non_exhaustive]
+    InvalidInput {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A closure given to a [`Writer`](crate::Writer) did what would break its batch for the others: it tried to commit or
+    /// to attach a file, set a pragma, left a temporary table behind, or had SQLite roll back the whole batch.
+    /// [`writer`](crate::writer) says what a closure may do.
+    #[non_exhaustive]
+    NotAllowed {
+        /// What it did, and what to do instead.
+        reason: String,
+    },
+    /// Something that cannot happen has happened: a bug in forebay. The operation left no trace.
+    #[non_exhaustive]
+    Internal {
+        /// What was found.
+        reason: String,
+    },
+    /// SQLite refused the operation, which left no trace: a constraint, wrong SQL. Its text is that of the SQLite error, whose
+    /// own cause is the [`source`](std::error::Error::source) of this.
+    #[non_exhaustive]
     Sqlite {
         /// The cause.
         source: Arc<rusqlite::Error>,
     },
 
-    /// A closure given to a [`Writer`](crate::Writer) returned this error of its own. It left no trace.
+    /// A closure given to a [`Writer`](crate::Writer) returned this error of its own, by [`Error::operation`]. It left no
+    /// trace. Its text is that of the closure's error, whose own cause is the [`source`](std::error::Error::source) of this.
+    #[non_exhaustive]
     Operation {
         /// The closure's error.
         source: Cause,
     },
     /// A closure given to a [`Writer`](crate::Writer) panicked. It left no trace.
+    #[non_exhaustive]
     Panicked {
         /// The panic's message.
         message: String,
     },
 
     /// The batch could not be written and was rolled back for certain. Nothing in it happened; try again.
+    #[non_exhaustive]
     RolledBack {
         /// The cause.
         source: Cause,
@@ -274,12 +367,14 @@ pub enum Error {
     /// file was removed or replaced, or the writer thread panicked. It may or may not be in the file. The engine refuses
     /// all further work with [`Error::Failed`]: open the database again and look. (To a read it says that what was read
     /// may not be on the disk.)
+    #[non_exhaustive]
     OutcomeUnknown {
         /// The cause.
         source: Cause,
     },
     /// The engine failed earlier and refuses all work until the database is opened again. This operation was
     /// not attempted.
+    #[non_exhaustive]
     Failed {
         /// That earlier failure.
         source: Cause,
@@ -347,12 +442,57 @@ impl Error {
         }
     }
 
+    /// Shown as "`doing` failed".
     pub(crate) fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
         Error::Io { doing: doing.into(), source: Arc::new(source) }
     }
+}
 
+/// What the operations are refused with.
+#[allow(dead_code, reason = "some are the engine's")]
+impl Error {
+    /// What has no kind of its own yet counts as input that can never be accepted.
     pub(crate) fn refused(reason: impl Into<String>) -> Self {
-        Error::Refused { reason: reason.into() }
+        Self::invalid_input(reason)
+    }
+
+    pub(crate) fn lease_lost(reason: impl Into<String>) -> Self {
+        Error::LeaseLost { reason: reason.into() }
+    }
+
+    /// `what` is the thing alone: "instance a".
+    pub(crate) fn not_found(what: impl Display) -> Self {
+        Error::NotFound { what: what.to_string() }
+    }
+
+    pub(crate) fn duplicate_event(reason: impl Into<String>) -> Self {
+        Error::DuplicateEvent { reason: reason.into() }
+    }
+
+    pub(crate) fn still_running(reason: impl Into<String>) -> Self {
+        Error::StillRunning { reason: reason.into() }
+    }
+
+    pub(crate) fn invalid_input(reason: impl Into<String>) -> Self {
+        Error::InvalidInput { reason: reason.into() }
+    }
+
+    pub(crate) fn not_allowed(reason: impl Into<String>) -> Self {
+        Error::NotAllowed { reason: reason.into() }
+    }
+
+    pub(crate) fn internal(reason: impl Into<String>) -> Self {
+        Error::Internal { reason: reason.into() }
+    }
+
+    /// A batch that was rolled back for a reason that is no error of anybody else's.
+    pub(crate) fn rolled_back(reason: impl Into<String>) -> Self {
+        Error::RolledBack { source: Arc::from(Box::<dyn StdError + Send + Sync>::from(reason.into())) }
+    }
+
+    /// A batch of which nobody can tell what became of it, for a reason that is no error of anybody else's.
+    pub(crate) fn outcome_unknown(reason: impl Into<String>) -> Self {
+        Error::OutcomeUnknown { source: Arc::from(Box::<dyn StdError + Send + Sync>::from(reason.into())) }
     }
 }
 
@@ -368,199 +508,6 @@ impl From<Box<dyn StdError + Send + Sync>> for Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::MissingFolder { folder } => {
-                write!(f, "the folder {} does not exist: create it, or open another path", folder.display())
-            }
-            Error::NotAFolder { folder } => write!(
-                f,
-                "{} is not a folder, so that no database can be in it: open another path",
-                folder.display()
-            ),
-            Error::NotADatabase { path } => write!(
-                f,
-                "{} is not a SQLite database, or it is damaged: open another path, or restore the file from a backup",
-                path.display()
-            ),
-            Error::ForeignDatabase { path, made_by } => write!(
-                f,
-                "{} was made by {made_by}: forebay does not convert it; open a new path beside it",
-                path.display()
-            ),
-            Error::NewerFormat { path, found, supported } => write!(
-                f,
-                "{} has format {found}, this build reads up to {supported}: use a newer forebay",
-                path.display()
-            ),
-            Error::ReadOnly { path } => {
-                write!(f, "{} cannot be written: check the permissions of file and folder", path.display())
-            }
-            Error::NotAPath { given, meant: Some(meant) } => write!(
-                f,
-                "{:?} is taken for a path, and is not one: leave the prefix out ({meant:?}); a file of that \
-                 name is ./{}",
-                given.display().to_string(),
-                given.display()
-            ),
-            Error::NotAPath { given, meant: None } => write!(
-                f,
-                "{:?} is taken for a path, and is not one: Forebay::in_memory() opens a database in memory; a \
-                 file of that name is ./{}",
-                given.display().to_string(),
-                given.display()
-            ),
-            Error::NotAFile { path, .. } if path.as_os_str().is_empty() => {
-                f.write_str("\"\" is an empty path and names no file: give it the path of one")
-            }
-            Error::NotAFile { path, kind } => {
-                write!(f, "{} is {kind} and cannot hold a database: give it a file", path.display())
-            }
-            Error::PathTooLong { path, bytes, limit } => write!(
-                f,
-                "{}: {bytes} bytes are too long for a database's name, which takes {limit}: use a shorter one",
-                path.display()
-            ),
-            Error::HardLinked { path, links } => write!(
-                f,
-                "{} is one of {links} names of the same file (hard links), and two processes that open it by two \
-                 names lose each other's writes: remove the others, or give it a file of its own (copy it while \
-                 it is closed, and put the copy in its place)",
-                path.display()
-            ),
-            Error::OpenUnderAnotherName { path, open } => write!(
-                f,
-                "{} is already open in this process as {}: close that first",
-                path.display(),
-                open.display()
-            ),
-            Error::LockNotWritable { lock, source } => write!(
-                f,
-                "{} cannot be opened, which tells who has the database open: let this process write it, or \
-                 remove it if nobody has the database open: {source}",
-                lock.display()
-            ),
-            Error::OwnedByProcess { path, pid } => {
-                write!(f, "{} is open in another process", path.display())?;
-                match pid {
-                    Some(pid) => write!(f, " (pid {pid}): stop it, or use its database through it"),
-                    None => f.write_str(
-                        " that did not say which (the one that opened it has ended, and a child holds its lock?): \
-                         stop it, or use its database through it",
-                    ),
-                }
-            }
-            Error::Locked { path, source } => write!(
-                f,
-                "{} cannot be used, because another process (or another connection of this one) holds SQLite's lock on \
-                 it: close it there, or try again: {source}",
-                path.display()
-            ),
-            Error::OptionsDiffer { path, differences } => write!(
-                f,
-                "{} is already open in this process with other options ({differences}): \
-                 open it with the same, or close it first",
-                path.display()
-            ),
-            Error::NetworkFileSystem { path, kind } => write!(
-                f,
-                "{} is on a network file system ({kind}), where a write-ahead log can be corrupted: \
-                 use a local disk",
-                path.display()
-            ),
-            Error::SqliteTooOld { found, required } => write!(
-                f,
-                "SQLite {found} can lose acknowledged commits; {required} or newer is needed: \
-                 build rusqlite with its `bundled` feature"
-            ),
-            Error::PragmaNotTaken { pragma, asked, found } => write!(
-                f,
-                "SQLite did not take `PRAGMA {pragma} = {asked}`: it reads back as {found}; \
-                 durability cannot be promised, so the database was not opened"
-            ),
-            Error::InvalidOption { option, reason } => write!(f, "option `{option}`: {reason}"),
-            Error::OnOpen { path, source } => {
-                f.write_str("option `on_open`: what it was given has failed on a connection to ")?;
-                match path {
-                    Some(path) => write!(f, "{}", path.display())?,
-                    None => f.write_str("a database in memory")?,
-                }
-                write!(f, ": {source}")?;
-                if wrote(source) { f.write_str(" (`query_only` is on while it runs)") } else { Ok(()) }
-            }
-            Error::Gone { path, replaced: false } => write!(
-                f,
-                "{} was removed while it was open: everything in it is gone from that path; put the file back before \
-                 opening it again, or opening makes an empty one",
-                path.display()
-            ),
-            Error::Gone { path, replaced: true } => write!(
-                f,
-                "{} was replaced by another file while it was open: everything in it is gone from that path; put the file \
-                 back before opening it again, or opening takes the one that is there now",
-                path.display()
-            ),
-            Error::Io { doing, source } => write!(f, "{doing}: {source}"),
-            Error::Full => f.write_str(
-                "the buffer is full: try again, wait with the async form, or raise buffer_ops_max",
-            ),
-            Error::WouldDeadlock { what, instead } => write!(f, "{what} would wait for ever: {instead}"),
-            Error::Closed => f.write_str("the engine is closed: open the database again"),
-            Error::ReadInterrupted { ran } => write!(
-                f,
-                "the read was interrupted after {:.1} s, because the write-ahead log had reached its bound and \
-                 cannot be reused while it runs: keep reads short, or raise wal_bytes_max",
-                ran.as_secs_f64()
-            ),
-            Error::Forked { pid } => write!(
-                f,
-                "the database was opened by process {pid}, of which this one is a fork, and SQLite cannot be \
-                 carried across: fork before it is opened, or start the child as a program of its own"
-            ),
-            Error::RecordTooLarge { what, bytes, limit } => write!(
-                f,
-                "{what} takes {bytes} bytes, the limit is {limit}: store it elsewhere and keep a reference, \
-                 or raise record_bytes_max"
-            ),
-            Error::Corrupt { record, source } => write!(
-                f,
-                "{record} is damaged: {source}; everything else goes on. It stays in the file as it is: close the \
-                 database and recover it with SQLite's shell (.recover), or restore a backup; or delete the instance"
-            ),
-            Error::Refused { reason } => f.write_str(reason),
-            Error::Sqlite { source } => write!(f, "SQLite: {source}"),
-            Error::Operation { source } => write!(f, "{source}"),
-            Error::Panicked { message } => write!(f, "the operation panicked: {message}"),
-            Error::RolledBack { source } => {
-                write!(f, "the batch was rolled back, nothing of it happened, try again: {source}")
-            }
-            // A reopen cures nothing here, and what does is in the cause.
-            Error::OutcomeUnknown { source } if is_gone(source) => {
-                write!(f, "outcome unknown: the operation was not kept, or is gone with the file: {source}")
-            }
-            Error::Failed { source } if is_gone(source) => write!(f, "the engine failed earlier: {source}"),
-            Error::OutcomeUnknown { source } => write!(
-                f,
-                "outcome unknown: the operation may or may not have happened; open the database again and look: {source}"
-            ),
-            Error::Failed { source } => {
-                write!(f, "the engine failed earlier, reopen the database: {source}")
-            }
-        }
-    }
-}
-
-/// Whether the database is not at its path any more.
-fn is_gone(cause: &Cause) -> bool {
-    matches!(cause.downcast_ref(), Some(Error::Gone { .. }))
-}
-
-/// Whether it is a write that `query_only` has refused.
-fn wrote(cause: &Cause) -> bool {
-    cause.downcast_ref().and_then(Error::sqlite_code) == Some(rusqlite::ErrorCode::ReadOnly)
-}
-
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
@@ -569,15 +516,13 @@ impl StdError for Error {
             | Error::Locked { source, .. }
             | Error::OnOpen { source, .. }
             | Error::Corrupt { source, .. }
-            | Error::Operation { source }
             | Error::RolledBack { source }
             | Error::OutcomeUnknown { source }
             | Error::Failed { source } => Some(source.as_ref()),
-            Error::Sqlite { source } => Some(source.as_ref()),
+            // These say what their cause says.
+            Error::Operation { source } => source.source(),
+            Error::Sqlite { source } => source.source(),
             _ => None,
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
