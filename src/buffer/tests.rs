@@ -70,7 +70,7 @@ impl Sum {
     fn reach(&mut self, phase: Phase) -> Result<(), Error> {
         match self.faults.iter().find(|(at, _)| *at == phase) {
             Some((_, Fault::Panic)) => panic!("injected at {phase:?}"),
-            Some(_) => Err(Error::refused(format!("injected at {phase:?}"))),
+            Some(_) => Err(Error::invalid_input(format!("injected at {phase:?}"))),
             None => Ok(()),
         }
     }
@@ -116,11 +116,15 @@ impl Store for Sum {
                 return Ok(());
             }
             Op::RefuseDurably => {
-                out.push_standing_after(self.last_commit, responder, Err(Error::refused("asked to refuse")));
+                out.push_standing_after(
+                    self.last_commit,
+                    responder,
+                    Err(Error::invalid_input("asked to refuse")),
+                );
                 return Ok(());
             }
             Op::RefuseForGood => {
-                out.push_standing(responder, Err(Error::refused("asked to refuse")));
+                out.push_standing(responder, Err(Error::invalid_input("asked to refuse")));
                 return Ok(());
             }
             _ => {}
@@ -139,7 +143,7 @@ impl Store for Sum {
                 out.push_after(self.last_commit + 1, responder, Ok(number));
             }
             Op::Park => self.parked.push(responder),
-            _ => out.push(responder, Err(Error::refused("asked to refuse"))),
+            _ => out.push(responder, Err(Error::invalid_input("asked to refuse"))),
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::rows::{MessageRow, WorkRow};
 
 /// The one thing to say about a token that names no lease of this engine.
 pub(crate) fn invalid_token() -> Error {
-    Error::refused("Invalid lock token: unknown, expired, already used, or from before a restart")
+    Error::lease_lost("Invalid lock token: unknown, expired, already used, or from before a restart")
 }
 
 /// A lease that was held before the batch, or it had been refused at once: the batch has ended it.
@@ -23,7 +23,7 @@ pub(super) fn unknown_turn_lease() -> Stop {
 
 /// See [`unknown_turn_lease`].
 fn unknown_work_lease() -> Stop {
-    let error = Error::refused(
+    let error = Error::lease_lost(
         "Invalid lock token: the activity was cancelled, its lock expired, or it was acknowledged before",
     );
     Stop::Refused { error, stands: false }
@@ -34,7 +34,7 @@ impl Engine {
     pub(super) fn execute(&mut self, op: Op) -> Result<Reply, Stop> {
         match op {
             Op::FetchTurn(_) | Op::FetchWork(_) => {
-                Err(Stop::Refused { error: Error::refused("a fetch is parked"), stands: true })
+                Err(Stop::Refused { error: Error::internal("a fetch is parked, not executed"), stands: true })
             }
             Op::AckTurn(ack) => self.ack_turn(*ack),
             Op::AbandonTurn(abandon) => self.abandon_turn(&abandon),

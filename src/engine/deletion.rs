@@ -119,7 +119,7 @@ impl Engine {
             }
             if !force && self.reads().status(id)? == Some(Status::Running) {
                 let text = format!("instance {id} is still running: cancel it first, or delete with force");
-                return Err(self.refused_about(ids, text));
+                return Err(self.refused_about(ids, Error::still_running(text)));
             }
             let waiting = self.waiting_children(id);
             let waiting = self.note_undeletable(id, waiting)?;
@@ -128,7 +128,7 @@ impl Engine {
                     "instance {child} is still running (it waits to be started by {id}): let it end first, \
                      or delete with force"
                 );
-                return Err(self.refused_about(&[id.clone(), child.clone()], text));
+                return Err(self.refused_about(&[id.clone(), child.clone()], Error::still_running(text)));
             }
             let mut children = self.reads().list_children(id)?;
             children.extend(waiting);
@@ -137,7 +137,7 @@ impl Engine {
                     "instance {id} has the child {child}, which is not to be deleted: \
                      read the tree again and delete all of it"
                 );
-                return Err(self.refused_about(&[id.clone(), child.clone()], text));
+                return Err(self.refused_about(&[id.clone(), child.clone()], Error::invalid_input(text)));
             }
         }
         let mut result = DeleteInstanceResult::default();
@@ -148,9 +148,9 @@ impl Engine {
     }
 
     /// A refusal, which stands if the batch has changed none of these instances.
-    fn refused_about(&self, ids: &[String], reason: String) -> Stop {
+    fn refused_about(&self, ids: &[String], error: Error) -> Stop {
         let stands = !ids.iter().any(|id| self.has_changed(id));
-        Stop::Refused { error: Error::refused(reason), stands }
+        Stop::Refused { error, stands }
     }
 
     fn delete_one(&mut self, id: &str, result: &mut DeleteInstanceResult) -> Result<(), Stop> {
@@ -260,7 +260,7 @@ impl Engine {
         let rows = self.stored_rows(id)?;
         let rows = rows.filter(|rows| matches!(rows.identity, Identity::Named { .. }));
         let Some(rows) = rows else {
-            return Err(self.refused_about(&[id.to_owned()], format!("instance {id} not found")));
+            return Err(self.refused_about(&[id.to_owned()], Error::not_found(format_args!("instance {id}"))));
         };
         let prunable = self.reads().prunable(rows.key, rows.execution, options)?;
         let mut result = PruneResult { instances_processed: 1, ..PruneResult::default() };

@@ -40,7 +40,11 @@ impl Engine {
                 // The others are not held up by it.
                 Err(damage) if damage.is_damage() => self.set_aside("messages", id, "", &damage),
                 Err(error) => {
-                    tracing::warn!(message = id, %error, "a message that has fallen due could not be read");
+                    tracing::warn!(
+                        message = id,
+                        error = format_args!("{error:#}"),
+                        "a message that has fallen due could not be read"
+                    );
                     self.turns.instances.delay_all(&[(hash, id, self.now.wall_ms.saturating_add(RETRY_MS))]);
                 }
             }

@@ -365,7 +365,7 @@ impl Engine {
     fn work_row(&self, id: WorkId, record: Option<Vec<u8>>) -> Result<GrantBody<WorkRow>, Error> {
         let staged = || self.staged.work.inserted(id).map(|row| row.record.clone());
         let (Some(entry), Some(record)) = (self.work.items.get(id), record.or_else(staged)) else {
-            return Err(rusqlite::Error::QueryReturnedNoRows.into());
+            return Err(Error::internal(format!("activity {id} has no record")));
         };
         let row = WorkRow {
             instance: Arc::clone(&entry.instance),

@@ -196,7 +196,10 @@ impl Engine {
         match written.and_then(|()| Store::commit(self)) {
             Ok(()) => Ok(()),
             Err(CommitError::RolledBack(error)) => {
-                tracing::warn!(%error, "attempts that were counted ahead could not be put right");
+                tracing::warn!(
+                    error = format_args!("{error:#}"),
+                    "attempts that were counted ahead could not be put right"
+                );
                 self.store.rollback_at_once()
             }
             Err(CommitError::Unknown(error)) => Err(error),

@@ -233,7 +233,7 @@ impl Engine {
                 && last >= run.first_event
                 && collides(first)
             {
-                let error = Error::refused(format!(
+                let error = Error::duplicate_event(format!(
                     "duplicate event: events {}..={} of execution {execution} overlap with the stored {first}..={last}",
                     run.first_event, run.last_event
                 ));

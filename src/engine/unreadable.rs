@@ -66,7 +66,7 @@ impl Engine {
             Verdict::Retry(error) => return Some(error),
             Verdict::HoldBack { until, error } => {
                 if let Some(id) = self.turns.instances.id(instance).cloned() {
-                    tracing::error!(instance = %id, %error, "an instance is held back: it cannot be read");
+                    tracing::error!(instance = %id, error = format_args!("{error:#}"), "an instance is held back: it cannot be read");
                 }
                 until
             }
@@ -90,7 +90,7 @@ impl Engine {
                 self.log_set_aside("work", id, &instance, &error);
             }
             Verdict::HoldBack { until, error } => {
-                tracing::error!(id, %instance, %error, "an activity is held back: it cannot be read");
+                tracing::error!(id, %instance, error = format_args!("{error:#}"), "an activity is held back: it cannot be read");
                 let lease = self.new_lease();
                 self.work.items.lease(id, lease, None, self.now);
                 self.work.leases.grant(lease, until, id);
@@ -107,7 +107,13 @@ impl Engine {
     }
 
     fn log_set_aside(&self, table: &str, id: i64, instance: &str, error: &Error) {
-        tracing::error!(table, id, instance, %error, "a row is set aside: it is damaged, and stays as it is");
+        tracing::error!(
+            table,
+            id,
+            instance,
+            error = format_args!("{error:#}"),
+            "a row is set aside: it is damaged, and stays as it is"
+        );
     }
 
     /// What became of deleting an instance, or of looking at what goes with it. Damage costs its batch, for SQLite writes
@@ -116,7 +122,11 @@ impl Engine {
     pub(super) fn note_undeletable<T>(&mut self, id: &str, outcome: Result<T, Stop>) -> Result<T, Stop> {
         match outcome {
             Err(Stop::Batch(error)) if error.is_damage() => {
-                tracing::error!(instance = id, %error, "an instance cannot be deleted: its rows are damaged");
+                tracing::error!(
+                    instance = id,
+                    error = format_args!("{error:#}"),
+                    "an instance cannot be deleted: its rows are damaged"
+                );
                 let (record, found) = match error {
                     Error::Corrupt { record, source } => (record, source),
                     other => (format!("instance {id}"), Arc::new(other) as Cause),
@@ -140,7 +150,12 @@ impl Engine {
             Damaged::Instance { .. } => return,
         };
         if rows.len() < UNDELETABLE_MAX && rows.insert(id) {
-            tracing::error!(table, id, %error, "a row cannot be deleted: it is damaged, and stays as it is");
+            tracing::error!(
+                table,
+                id,
+                error = format_args!("{error:#}"),
+                "a row cannot be deleted: it is damaged, and stays as it is"
+            );
             Counters::add(&self.shared.counters.set_aside, 1);
         }
     }

@@ -451,11 +451,6 @@ impl Error {
 /// What the operations are refused with.
 #[allow(dead_code, reason = "some are the engine's")]
 impl Error {
-    /// What has no kind of its own yet counts as input that can never be accepted.
-    pub(crate) fn refused(reason: impl Into<String>) -> Self {
-        Self::invalid_input(reason)
-    }
-
     pub(crate) fn lease_lost(reason: impl Into<String>) -> Self {
         Error::LeaseLost { reason: reason.into() }
     }

@@ -228,7 +228,7 @@ impl Forebay {
             Ok(result) => result,
             Err(read) => readers.run(read).await,
         };
-        let result = result.and_then(|result| Ok(result?));
+        let result = result.and_then(|result| result);
         self.durable(seen).await.and(result.map_err(|error| name_damage(error, seen)))
     }
 

@@ -293,7 +293,7 @@ impl Tables {
 
 /// The engine asks only for what it has been told of.
 fn no_row(table: &str, id: i64) -> Error {
-    Error::refused(format!("there is no row {id} in {table}"))
+    Error::internal(format!("there is no row {id} in {table}"))
 }
 
 impl RowStore for Maps {
@@ -371,7 +371,7 @@ impl RowStore for Maps {
 
     fn write(&mut self, staged: &mut Staged, now: Duration) -> Result<(), WriteError> {
         if self.kept.refuses_writes.load(Ordering::SeqCst) {
-            return Err(Error::refused("writes are refused").into());
+            return Err(Error::internal("writes are refused").into());
         }
         let (messages, work) = (staged.messages.drain(now).collect(), staged.work.drain(now).collect());
         self.written.push(Written { staged: staged.take_rows(), messages, work });

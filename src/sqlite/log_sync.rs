@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn whoever_hears_of_a_failure_finds_it_noted() {
         let horizon = Arc::new(Horizon::default());
-        let sync = || Err(Error::refused("the disk is gone"));
+        let sync = || Err(Error::internal("the disk is gone"));
         let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");
         let (asked, (tell, told)) = (Arc::clone(&syncs.asked), mpsc::channel());
         horizon.when(1, move |_outcome| {
@@ -346,7 +346,7 @@ mod tests {
         let count = Arc::clone(&tries);
         let sync = move || {
             count.fetch_add(1, Ordering::Relaxed);
-            Err(Error::refused("the disk is gone"))
+            Err(Error::internal("the disk is gone"))
         };
         let horizon = Arc::new(Horizon::default());
         let syncs = LogSync::over(sync, Arc::clone(&horizon)).expect("a thread");

@@ -218,7 +218,7 @@ impl WriteConnection {
             return Ok(());
         }
         match self.readers.as_ref().and_then(|readers| readers.oldest()) {
-            Some(ran) if ran >= READS_END => Err(Error::refused(format!(
+            Some(ran) if ran >= READS_END => Err(Error::rolled_back(format!(
                 "a read has been running for {:.1} s and keeps the write-ahead log, which has reached its bound, from \
                  being reused: keep reads short, or raise wal_bytes_max",
                 ran.as_secs_f64()
@@ -513,7 +513,11 @@ impl WriteConnection {
             Err(Lost::Other(error)) => return Err(error),
             Err(Lost::Log(error)) => {
                 let moved = self.rollback().and_then(|()| self.checkpoint("TRUNCATE"));
-                tracing::error!(%error, ?moved, "what had been committed was moved into the database");
+                tracing::error!(
+                    error = format_args!("{error:#}"),
+                    ?moved,
+                    "what had been committed was moved into the database"
+                );
                 return Err(error);
             }
         }

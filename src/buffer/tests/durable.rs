@@ -66,7 +66,7 @@ fn a_sync_that_fails_beside_the_writer_tells_who_waits_and_wakes_the_writer() {
     drop(hold);
     answer(held).unwrap();
     answer(broken).unwrap();
-    bench.horizon.fail_beside_the_writer(&Error::refused("the disk is gone"));
+    bench.horizon.fail_beside_the_writer(&Error::invalid_input("the disk is gone"));
     let error = answer(waiting).unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
     assert!(matches!(answer(parked), Err(Error::Failed { .. })));

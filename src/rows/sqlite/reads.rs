@@ -242,7 +242,11 @@ pub(super) fn keys_and_ids<P: rusqlite::Params>(
             Ok(id) => Some(id),
             Err(error) => {
                 let error = Error::damage(error)?;
-                tracing::error!(key, %error, "an instance is passed by: its id is damaged");
+                tracing::error!(
+                    key,
+                    error = format_args!("{error:#}"),
+                    "an instance is passed by: its id is damaged"
+                );
                 None
             }
         };

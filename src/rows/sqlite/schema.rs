@@ -185,7 +185,11 @@ fn damaged_tables(connection: &Connection) -> Result<Vec<&'static str>, Error> {
             if !error.is_damage() {
                 return Err(error);
             }
-            tracing::error!(table, %error, "a table is damaged and stays as it was found");
+            tracing::error!(
+                table,
+                error = format_args!("{error:#}"),
+                "a table is damaged and stays as it was found"
+            );
             damaged.push(table);
         }
     }
