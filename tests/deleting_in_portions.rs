@@ -175,3 +175,15 @@ async fn an_output_without_a_status_is_not_stored() {
     let info = bounded(forebay.get_execution_info("order", 1)).await.expect("it is there");
     assert_eq!((info.status.as_str(), info.output), ("Running", None));
 }
+
+/// Nothing is written, so no commit takes the number that a reader could wait for.
+#[tokio::test]
+async fn who_reads_what_was_not_there_to_be_deleted_does_not_wait() {
+    let place = Place::new();
+    let forebay = place.open(Options::default());
+    let deleted = bounded(forebay.delete_instances_atomic(&["nobody".into()], true)).await.expect("it works");
+    assert_eq!(deleted.instances_deleted, 0);
+    assert!(bounded(forebay.read("nobody")).await.expect("it is read").is_empty());
+    assert_eq!(bounded(forebay.get_custom_status("nobody", 0)).await.expect("it is read"), None);
+    forebay.close().expect("it closes");
+}

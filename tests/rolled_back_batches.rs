@@ -243,6 +243,7 @@ async fn no_delay_is_no_delay_when_the_clock_is_set_back() {
 #[tokio::test]
 async fn attempts_are_exact_after_a_close_whatever_was_rolled_back() {
     for what in ["a grant", "a deletion", "a grant that is taken back, twice"] {
+        let mut given = 0;
         let place = Place::new();
         let forebay = place.open(Options::default());
         begin(&forebay, "order", Turn::first("order")).await;
@@ -265,8 +266,10 @@ async fn attempts_are_exact_after_a_close_whatever_was_rolled_back() {
                     hold.release();
                 } else {
                     hold.release();
-                    assert_rolled_back(turn.finish());
-                    assert_rolled_back(work.finish());
+                    // What they were granted beside it needs no write: they are served by the next batch.
+                    assert_eq!(turn.finish().expect("it works").expect("a turn").2, 1);
+                    assert_eq!(work.finish().expect("it works").expect("an activity").2, 1);
+                    given = 1;
                 }
             }
         }
@@ -275,7 +278,7 @@ async fn attempts_are_exact_after_a_close_whatever_was_rolled_back() {
         set_writable(&forebay, true);
         forebay.close().expect("it closes");
         let forebay = place.open(Options::default());
-        assert_eq!(fetch(&forebay).await.expect("it is there").attempt, 1, "{what}");
-        assert_eq!(fetch_work(&forebay).await.expect("it is there").attempt, 1, "{what}");
+        assert_eq!(fetch(&forebay).await.expect("it is there").attempt, given + 1, "{what}");
+        assert_eq!(fetch_work(&forebay).await.expect("it is there").attempt, given + 1, "{what}");
     }
 }

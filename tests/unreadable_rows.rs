@@ -163,10 +163,10 @@ async fn writes_beside_an_unreadable_row_are_not_concerned() {
     }
 }
 
-/// SQLite writes nothing more in a transaction in which it has met damage. Whoever shares it is told to try again,
-/// once; what was found is remembered, and nobody takes it for damage of their own.
+/// SQLite writes nothing more in a transaction in which it has met damage: what a grant needs is read before there is one, so
+/// nobody is told to try again for what a stranger's rows are like.
 #[tokio::test]
-async fn damage_that_is_met_in_the_middle_of_a_batch_rolls_it_back_once() {
+async fn damage_that_is_met_beside_a_batch_costs_it_nothing() {
     for table in ["messages", "work", "history"] {
         let (place, forebay) = damaged(table, async |forebay: &Forebay| {
             enqueue(forebay, start("first")).await;
@@ -181,7 +181,6 @@ async fn damage_that_is_met_in_the_middle_of_a_batch_rolls_it_back_once() {
         let forebay = place.open(Options::default().durability(Durability::Normal));
         let first = fetch(&forebay).await.expect("a turn");
         assert_eq!(first.item.instance, "first");
-        let mut rolled_back = 0;
         let mut acked = false;
         for _ in 0..10 {
             let hold = Hold::on(&forebay);
@@ -190,17 +189,13 @@ async fn damage_that_is_met_in_the_middle_of_a_batch_rolls_it_back_once() {
             let work =
                 Polled::submitted(forebay.fetch_work_item(LOCK, Duration::ZERO, None, &TagFilter::Any));
             hold.release();
-            let errors = [turn.finish().err(), work.finish().err()];
-            let own = ack.finish();
-            let errors = errors.into_iter().flatten().chain(own.clone().err().filter(|_| !acked));
-            for error in errors {
-                assert!(error.is_retryable(), "{table}: {error}");
-                rolled_back += 1;
+            for error in [turn.finish().err(), work.finish().err()].into_iter().flatten() {
+                panic!("{table}: {error}");
             }
-            acked |= own.is_ok();
+            let own = ack.finish();
+            assert_eq!(own.is_ok(), !acked, "{table}: {own:?}");
+            acked = true;
         }
-        assert!(acked, "{table}");
-        assert!((1..=3).contains(&rolled_back), "{table}: one batch of three, not {rolled_back}");
     }
 }
 
@@ -309,7 +304,7 @@ async fn deleting_in_bulk_goes_past_what_is_damaged() {
             }
             rolled_back += u32::from(beside.is_err());
         }
-        assert!(rolled_back <= 1, "{table}: {rolled_back} neighbours were rolled back");
+        assert_eq!(rolled_back, 0, "{table}: neighbours were rolled back");
         let expected = if table == "messages" { 3 } else { 2 };
         assert_eq!(deleted, expected, "{table}");
         if table != "messages" {
@@ -368,7 +363,7 @@ async fn pruning_in_bulk_goes_past_what_is_damaged() {
             }
             rolled_back += u32::from(beside.is_err());
         }
-        assert_eq!((pruned, rolled_back), (1, 1), "{table}");
+        assert_eq!((pruned, rolled_back), (1, 0), "{table}");
         let keep = PruneOptions { keep_last: Some(1), ..PruneOptions::default() };
         let error = bounded(forebay.prune_executions("bad", keep)).await.expect_err("it cannot be pruned");
         assert!(!error.is_retryable() && error.message.contains(".recover"), "{table}: {error}");

@@ -1,6 +1,5 @@
 //! The operations that are short: enqueue, abandon, renew, activities. Turns are in turn.rs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::op::{Abandon, NewMessage, NewWork, Op, Renew, Reply, Visible};
@@ -9,7 +8,6 @@ use super::{Engine, Stop, TurnLease};
 use crate::clock::duration_ms;
 use crate::error::Error;
 use crate::queue::{LeaseNo, Message, Schedule, VISIBLE, WorkEntry, WorkId};
-use crate::rows::{MessageRow, WorkRow};
 
 /// The one thing to say about a token that names no lease of this engine.
 pub(crate) fn invalid_token() -> Error {
@@ -81,7 +79,7 @@ impl Engine {
     }
 
     pub(super) fn enqueue_message(&mut self, message: NewMessage) {
-        let NewMessage { instance, kind, visible, record, item } = message;
+        let NewMessage { row, visible, item } = message;
         let visible_at_ms = match visible {
             Visible::Now => VISIBLE,
             Visible::After(delay) => self.visible_after(delay),
@@ -92,21 +90,15 @@ impl Engine {
         self.turns.next_id += 1;
         if visible_at_ms > self.now.wall_ms {
             // Whatever is known of it would only sit in memory meanwhile.
-            self.delay_message(id, MessageRow { instance: instance.into(), kind, record }, visible_at_ms);
+            self.delay_message(id, row, visible_at_ms);
             return;
         }
-        let no = self.turns.instances.instance(&instance);
-        let body = self.bodies.keep(item);
-        if let Some(id_shared) = self.turns.instances.id(no) {
-            let row = MessageRow { instance: Arc::clone(id_shared), kind, record };
-            self.staged.messages.insert(id, row, Schedule { visible_at_ms: VISIBLE, attempt: 0 });
-        }
-        self.turns.instances.push(
-            no,
-            id,
-            Message { visible_at_ms: VISIBLE, attempt: 0, kind, body },
-            self.now,
-        );
+        let no = self.turns.instances.instance(&row.instance);
+        let (kind, body) = (row.kind, self.bodies.keep(item));
+        let schedule = Schedule { visible_at_ms: VISIBLE, attempt: 0 };
+        self.staged.messages.insert(id, row, schedule);
+        let message = Message { visible_at_ms: VISIBLE, attempt: 0, kind, body };
+        self.turns.instances.push(no, id, message, self.now);
         self.batch.undo.push(Undo::Enqueued { instance: no, id });
     }
 
@@ -120,36 +112,15 @@ impl Engine {
     }
 
     pub(super) fn enqueue_work(&mut self, work: NewWork) {
-        let NewWork { instance, execution, activity, session, tag, record, item } = work;
+        let NewWork { row, item } = work;
         let id = self.work.next_id;
         self.work.next_id += 1;
         let schedule = Schedule { visible_at_ms: VISIBLE, attempt: 0 };
-        let body = self.bodies.keep(item);
-        let instance: Arc<str> = instance.into();
-        let (session, tag): (Option<Arc<str>>, Option<Arc<str>>) =
-            (session.map(Arc::from), tag.map(Arc::from));
-        let row = WorkRow {
-            instance: Arc::clone(&instance),
-            execution,
-            activity,
-            session: session.clone(),
-            tag: tag.clone(),
-            record,
-        };
+        let (activity, body) = (row.activity.clone(), self.bodies.keep(item));
         self.staged.work.insert(id, row, schedule);
         let scheduled_in = self.store.next_commit();
-        let item = WorkEntry {
-            instance,
-            execution,
-            activity,
-            session,
-            tag,
-            schedule,
-            lease: None,
-            body,
-            scheduled_in,
-        };
-        self.work.items.push(id, item, self.now);
+        let entry = WorkEntry { activity, schedule, lease: None, body, scheduled_in };
+        self.work.items.push(id, entry, self.now);
         self.batch.undo.push(Undo::WorkEnqueued(id));
     }
 

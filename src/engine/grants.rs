@@ -367,14 +367,7 @@ impl Engine {
         let (Some(entry), Some(record)) = (self.work.items.get(id), record.or_else(staged)) else {
             return Err(Error::internal(format!("activity {id} has no record")));
         };
-        let row = WorkRow {
-            instance: Arc::clone(&entry.instance),
-            execution: entry.execution,
-            activity: entry.activity,
-            session: entry.session.clone(),
-            tag: entry.tag.clone(),
-            record,
-        };
+        let row = WorkRow { activity: entry.activity.clone(), record };
         Ok(GrantBody::Row { id, row })
     }
 }

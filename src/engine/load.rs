@@ -24,18 +24,12 @@ impl Engine {
                 last_message = last_message.max(id);
             },
             work: &mut |id, row, schedule| {
-                let item = WorkEntry {
-                    instance: row.instance,
-                    execution: row.execution,
-                    activity: row.activity,
-                    session: row.session,
-                    tag: row.tag,
-                    schedule,
-                    lease: None,
-                    body: None,
-                    scheduled_in: 0,
-                };
-                work.push(id, item, now);
+                let activity = row.activity;
+                work.push(
+                    id,
+                    WorkEntry { activity, schedule, lease: None, body: None, scheduled_in: 0 },
+                    now,
+                );
                 last_work = last_work.max(id);
             },
             damaged: &mut |table, id, error| damaged.push((table, id, error)),

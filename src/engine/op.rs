@@ -12,7 +12,7 @@ use semver::Version;
 
 use super::returns::LeaseGuard;
 use crate::error::Error;
-use crate::queue::{FetchNo, LeaseNo, MessageKind};
+use crate::queue::{FetchNo, LeaseNo};
 use crate::rows::{KvBase, MessageRow, Reads, Run, Status, WorkRow};
 
 /// An operation on its way to the writer.
@@ -128,20 +128,13 @@ pub(crate) enum Visible {
 }
 
 pub(crate) struct NewMessage {
-    pub(crate) instance: String,
-    pub(crate) kind: MessageKind,
+    pub(crate) row: MessageRow,
     pub(crate) visible: Visible,
-    pub(crate) record: Vec<u8>,
     pub(crate) item: Box<WorkItem>,
 }
 
 pub(crate) struct NewWork {
-    pub(crate) instance: String,
-    pub(crate) execution: u64,
-    pub(crate) activity: u64,
-    pub(crate) session: Option<String>,
-    pub(crate) tag: Option<String>,
-    pub(crate) record: Vec<u8>,
+    pub(crate) row: WorkRow,
     pub(crate) item: Box<WorkItem>,
 }
 

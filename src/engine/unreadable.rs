@@ -80,8 +80,11 @@ impl Engine {
 
     /// The same for an activity.
     pub(super) fn hold_back_work(&mut self, id: WorkId, error: Error) -> Option<Error> {
-        let instance =
-            self.work.items.get(id).map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.instance));
+        let instance = self
+            .work
+            .items
+            .get(id)
+            .map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.activity.instance));
         match self.verdict(Suspect::Work(id), error) {
             Verdict::Retry(error) => return Some(error),
             Verdict::HoldBack { until: Duration::MAX, error } => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use duroxide::providers::TagFilter;
 
 use crate::queue::{
-    FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, RowCache, Runs, Schedule,
-    Turns, VISIBLE, Wants, Work, WorkEntry, WorkFetches, WorkId,
+    Activity, FetchNo, InstanceNo, LeaseNo, Leases, Message, MessageKind, Next, Now, Parked, RowCache, Runs,
+    Schedule, Turns, VISIBLE, Wants, Work, WorkEntry, WorkFetches, WorkId,
 };
 
 const NOW: Now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_000 };
@@ -70,11 +70,7 @@ impl Scheduling {
     pub fn push_work(&mut self, instance: &Arc<str>) {
         let id = self.next();
         let item = WorkEntry {
-            instance: Arc::clone(instance),
-            execution: 1,
-            activity: id,
-            session: None,
-            tag: None,
+            activity: Activity { instance: Arc::clone(instance), execution: 1, id, session: None, tag: None },
             schedule: Schedule { visible_at_ms: VISIBLE, attempt: 0 },
             lease: None,
             body: None,

@@ -231,7 +231,7 @@ impl Provider for Forebay {
     async fn enqueue_for_worker(&self, item: WorkItem) -> Result<(), ProviderError> {
         named!("enqueue_for_worker", {
             let work = self.encoder().work(item)?;
-            let bytes = work.record.len();
+            let bytes = work.row.record.len();
             self.done(Op::EnqueueWork(work), bytes).await
         })
     }
@@ -274,7 +274,7 @@ impl Provider for Forebay {
                 }
                 None => (None, None),
             };
-            let bytes = completion.as_ref().map_or(0, |message| message.record.len());
+            let bytes = completion.as_ref().map_or(0, |message| message.row.record.len());
             self.done(Op::AckWork { lease, completion }, bytes).await?;
             refusal.map_or(Ok(()), Err)
         })
@@ -332,7 +332,7 @@ impl Provider for Forebay {
         named!("enqueue_for_orchestrator", {
             let visible = delay.map_or(Visible::Now, Visible::After);
             let message = self.encoder().message(item, visible)?;
-            let bytes = message.record.len();
+            let bytes = message.row.record.len();
             self.done(Op::EnqueueMessage(message), bytes).await
         })
     }

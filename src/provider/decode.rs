@@ -9,6 +9,7 @@ use super::encode::destination;
 use crate::codec;
 use crate::engine::{GrantBody, TurnGrant};
 use crate::error::{Cause, Error};
+use crate::queue::Activity;
 use crate::rows::{MessageRow, Run, UNKNOWN_VERSION, WorkRow};
 
 /// The events of one execution, in order.
@@ -99,9 +100,10 @@ impl Queued for WorkRow {
         let WorkItem::ActivityExecute { instance, execution_id, id, session_id, tag, .. } = item else {
             return false;
         };
-        (instance.as_str(), *execution_id, *id) == (self.instance.as_ref(), self.execution, self.activity)
-            && session_id.as_deref() == self.session.as_deref()
-            && tag.as_deref() == self.tag.as_deref()
+        let Activity { instance: of, execution, id: activity, session, tag: needed } = &self.activity;
+        (instance.as_str(), execution_id, id) == (of, execution, activity)
+            && session_id.as_deref() == session.as_deref()
+            && tag.as_deref() == needed.as_deref()
     }
 }
 

@@ -9,8 +9,8 @@ use duroxide::{Event, EventKind};
 use crate::codec::{self, EncodeError};
 use crate::engine::{KvChange, NewMessage, NewWork, TurnAck, Visible};
 use crate::error::Error;
-use crate::queue::{LeaseNo, MessageKind};
-use crate::rows::{Run, Status};
+use crate::queue::{Activity, LeaseNo, MessageKind};
+use crate::rows::{MessageRow, Run, Status, WorkRow};
 
 /// Histories are read in the order of SQLite's integers, which are signed.
 const EVENT_ID_MAX: u64 = i64::MAX as u64;
@@ -197,8 +197,8 @@ impl Turn {
 
 fn new_message(item: WorkItem, record: Vec<u8>, visible: Visible) -> Result<NewMessage, Error> {
     let (instance, kind) = destination(&item)?;
-    let instance = instance.to_owned();
-    Ok(NewMessage { instance, kind, visible, record, item: Box::new(item) })
+    let row = MessageRow { instance: instance.into(), kind, record };
+    Ok(NewMessage { row, visible, item: Box::new(item) })
 }
 
 /// An item of the orchestrator queue that a turn or an activity produced: timers wait until they fire.
@@ -214,15 +214,14 @@ fn new_work(item: WorkItem, record: Vec<u8>) -> Result<NewWork, Error> {
     let WorkItem::ActivityExecute { instance, execution_id, id, session_id, tag, .. } = &item else {
         return Err(Error::invalid_input("invalid work item: only ActivityExecute goes to the worker queue"));
     };
-    Ok(NewWork {
-        instance: instance.clone(),
+    let activity = Activity {
+        instance: instance.as_str().into(),
         execution: *execution_id,
-        activity: *id,
-        session: session_id.clone(),
-        tag: tag.clone(),
-        record,
-        item: Box::new(item),
-    })
+        id: *id,
+        session: session_id.as_deref().map(Arc::from),
+        tag: tag.as_deref().map(Arc::from),
+    };
+    Ok(NewWork { row: WorkRow { activity, record }, item: Box::new(item) })
 }
 
 /// The codec refuses what takes too much memory, whatever the option says.
@@ -305,8 +304,8 @@ fn key_values(history: &[Event]) -> Vec<KvChange> {
 /// The bytes an operation carries, for the limits of buffer and batch.
 pub(super) fn turn_bytes(ack: &TurnAck) -> usize {
     let history: usize = ack.history.iter().map(|run| run.record.len()).sum();
-    let work: usize = ack.work.iter().map(|work| work.record.len()).sum();
-    let messages: usize = ack.messages.iter().map(|message| message.record.len()).sum();
+    let work: usize = ack.work.iter().map(|work| work.row.record.len()).sum();
+    let messages: usize = ack.messages.iter().map(|message| message.row.record.len()).sum();
     let kv: usize = ack.kv.iter().map(KvChange::bytes).sum();
     let status = ack.custom_status.iter().flatten().map(String::len).sum::<usize>();
     history + work + messages + kv + status + ack.output.as_ref().map_or(0, String::len)

@@ -35,7 +35,7 @@ pub(crate) use instance::{Message, MessageKind, RowCache, Runs};
 pub(crate) use leases::{LeaseNo, Leases};
 pub(crate) use parked::{FetchNo, Parked};
 pub(crate) use turns::{InstanceNo, Next, Turns};
-pub(crate) use work::{Work, WorkEntry};
+pub(crate) use work::{Activity, Work, WorkEntry};
 pub(crate) use work_fetches::{Wants, WorkFetches};
 
 /// Row ids of the two queues. They grow with arrival, so their order is the order of the queue.

@@ -183,11 +183,13 @@ fn nth_leased(model: &Model, pick: usize) -> Option<WorkId> {
 /// A row of the model, as memory learns it.
 fn entry(id: WorkId, item: &ModelItem) -> WorkEntry {
     WorkEntry {
-        instance: "instance".into(),
-        execution: 1,
-        activity: id as u64,
-        session: item.session.as_deref().map(Arc::from),
-        tag: item.tag.as_deref().map(Arc::from),
+        activity: Activity {
+            instance: "instance".into(),
+            execution: 1,
+            id: id as u64,
+            session: item.session.as_deref().map(Arc::from),
+            tag: item.tag.as_deref().map(Arc::from),
+        },
         schedule: Schedule { visible_at_ms: item.visible_at_ms, attempt: item.attempt },
         lease: item.lease,
         body: None,
@@ -266,7 +268,7 @@ proptest! {
                     if ids.is_empty() { continue }
                     let id = ids[pick % ids.len()];
                     prop_assert_eq!(work.of_activity("instance", 1, id as u64), vec![id]);
-                    prop_assert_eq!(work.get(id).map(|item| item.activity), Some(id as u64));
+                    prop_assert_eq!(work.get(id).map(|item| item.activity.id), Some(id as u64));
                     prop_assert!(work.remove(id).is_some() && work.get(id).is_none());
                     model.set_tried(id);
                     model.items.remove(&id);

@@ -15,14 +15,20 @@ use super::lanes::{Class, Lane, Lanes};
 use super::sessions::Sessions;
 use super::{Body, LeaseNo, Now, Schedule, VISIBLE, WorkId};
 
+/// Which activity it is, and who may run it: what never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Activity {
+    pub(crate) instance: Arc<str>,
+    pub(crate) execution: u64,
+    pub(crate) id: u64,
+    pub(crate) session: Option<Arc<str>>,
+    pub(crate) tag: Option<Arc<str>>,
+}
+
 /// One activity waiting to run, or running under a lease.
 #[derive(Debug)]
 pub(crate) struct WorkEntry {
-    pub(crate) instance: Arc<str>,
-    pub(crate) execution: u64,
-    pub(crate) activity: u64,
-    pub(crate) session: Option<Arc<str>>,
-    pub(crate) tag: Option<Arc<str>>,
+    pub(crate) activity: Activity,
     pub(crate) schedule: Schedule,
     pub(crate) lease: Option<LeaseNo>,
     pub(crate) body: Option<Body>,
@@ -31,17 +37,17 @@ pub(crate) struct WorkEntry {
 }
 
 /// Execution, activity, row.
-type Activity = (u64, u64, WorkId);
+type Place = (u64, u64, WorkId);
 
 /// The items of one instance. Most have one, which needs no set of its own.
 #[derive(Debug)]
 enum Activities {
-    One(Activity),
-    Many(BTreeSet<Activity>),
+    One(Place),
+    Many(BTreeSet<Place>),
 }
 
 impl Activities {
-    fn insert(&mut self, activity: Activity) {
+    fn insert(&mut self, activity: Place) {
         match self {
             Activities::One(other) => *self = Activities::Many(BTreeSet::from([*other, activity])),
             Activities::Many(activities) => {
@@ -51,7 +57,7 @@ impl Activities {
     }
 
     /// True if there are none left.
-    fn remove(&mut self, activity: Activity) -> bool {
+    fn remove(&mut self, activity: Place) -> bool {
         match self {
             Activities::One(one) => *one == activity,
             Activities::Many(activities) => {
@@ -61,7 +67,7 @@ impl Activities {
         }
     }
 
-    fn within(&self, range: std::ops::RangeInclusive<Activity>) -> Vec<WorkId> {
+    fn within(&self, range: std::ops::RangeInclusive<Place>) -> Vec<WorkId> {
         match self {
             Activities::One(one) => range.contains(one).then_some(one.2).into_iter().collect(),
             Activities::Many(activities) => activities.range(range).map(|(_, _, id)| *id).collect(),
@@ -83,17 +89,17 @@ pub(crate) struct Work {
 impl Work {
     /// Adds an item. `lease` is set only when memory is rebuilt around a lease that lives on.
     pub(crate) fn push(&mut self, id: WorkId, mut item: WorkEntry, now: Now) {
-        let activity = (item.execution, item.activity, id);
-        match self.by_instance.entry(Arc::clone(&item.instance)) {
+        let place = (item.activity.execution, item.activity.id, id);
+        match self.by_instance.entry(Arc::clone(&item.activity.instance)) {
             Entry::Occupied(mut entry) => {
-                item.instance = Arc::clone(entry.key());
-                entry.get_mut().insert(activity);
+                item.activity.instance = Arc::clone(entry.key());
+                entry.get_mut().insert(place);
             }
             Entry::Vacant(entry) => {
-                entry.insert(Activities::One(activity));
+                entry.insert(Activities::One(place));
             }
         }
-        if let Some(session) = &mut item.session {
+        if let Some(session) = &mut item.activity.session {
             self.sessions.add_item(session);
         }
         self.leased += usize::from(item.lease.is_some());
@@ -105,12 +111,12 @@ impl Work {
     pub(crate) fn remove(&mut self, id: WorkId) -> Option<WorkEntry> {
         self.unlist(id);
         let item = self.items.remove(&id)?;
-        if let Some(activities) = self.by_instance.get_mut(&item.instance)
-            && activities.remove((item.execution, item.activity, id))
+        if let Some(activities) = self.by_instance.get_mut(&item.activity.instance)
+            && activities.remove((item.activity.execution, item.activity.id, id))
         {
-            self.by_instance.remove(&item.instance);
+            self.by_instance.remove(&item.activity.instance);
         }
-        if let Some(session) = &item.session {
+        if let Some(session) = &item.activity.session {
             // Whoever has it under a lease may be at work on it.
             self.sessions.set_tried(session, item.lease);
             self.sessions.remove_item(session);
@@ -132,7 +138,7 @@ impl Work {
         self.within(instance, (u64::MIN, u64::MIN, WorkId::MIN)..=(u64::MAX, u64::MAX, WorkId::MAX))
     }
 
-    fn within(&self, instance: &str, range: std::ops::RangeInclusive<Activity>) -> Vec<WorkId> {
+    fn within(&self, instance: &str, range: std::ops::RangeInclusive<Place>) -> Vec<WorkId> {
         self.by_instance.get(instance).map_or_else(Vec::new, |activities| activities.within(range))
     }
 
@@ -176,7 +182,7 @@ impl Work {
         item.schedule.attempt = item.schedule.attempt.saturating_add(1);
         self.leased += 1;
         let leased = (item.schedule, item.body.take());
-        if let (Some(session), Some((owner, deadline))) = (item.session.clone(), session) {
+        if let (Some(session), Some((owner, deadline))) = (item.activity.session.clone(), session) {
             let before = self.sessions.owner(&session);
             self.sessions.claim(&session, owner, deadline, now.monotonic, lease);
             if before.as_ref() != Some(owner) {
@@ -196,7 +202,7 @@ impl Work {
         now: Now,
     ) -> Option<Schedule> {
         let item = self.items.get(&id)?;
-        if let Some(session) = &item.session {
+        if let Some(session) = &item.activity.session {
             self.sessions.set_tried(session, item.lease);
         }
         self.end_lease(id, visible_at_ms, ignore_attempt, now)
@@ -233,7 +239,7 @@ impl Work {
         now: Now,
     ) -> Option<Schedule> {
         let item = self.items.get(&id)?;
-        let (session, lease) = (item.session.clone(), item.lease);
+        let (session, lease) = (item.activity.session.clone(), item.lease);
         let schedule = self.end_lease(id, visible_at_ms, ignore_attempt, now);
         if let (Some(session), Some(lease)) = (session, lease)
             && let Some(owner) = self.sessions.unclaim(&session, lease)
@@ -252,7 +258,7 @@ impl Work {
     /// Work went on under this item's lease: its session is not idle.
     pub(crate) fn touch_session(&mut self, id: WorkId, now: Now) {
         if let Some(item) = self.items.get(&id)
-            && let Some(session) = &item.session
+            && let Some(session) = &item.activity.session
         {
             self.sessions.set_tried(session, item.lease);
             self.sessions.touch(session, now.monotonic);
@@ -304,7 +310,7 @@ impl Work {
     }
 
     fn lane_of(&self, item: &WorkEntry) -> Lane {
-        match &item.session {
+        match &item.activity.session {
             None => Lane::NoSession,
             Some(session) => self.sessions.owner(session).map_or(Lane::Unclaimed, Lane::OwnedBy),
         }
@@ -317,7 +323,8 @@ impl Work {
             self.delayed.insert((item.schedule.visible_at_ms, id));
             return;
         }
-        let (lane, tag, session) = (self.lane_of(item), item.tag.clone(), item.session.clone());
+        let (lane, tag, session) =
+            (self.lane_of(item), item.activity.tag.clone(), item.activity.session.clone());
         self.lanes.insert(lane, &tag, id);
         if let Some(session) = session {
             self.sessions.set_ready(&session, id, true);
@@ -329,7 +336,8 @@ impl Work {
         if self.delayed.remove(&(item.schedule.visible_at_ms, id)) {
             return;
         }
-        let (lane, tag, session) = (self.lane_of(item), item.tag.clone(), item.session.clone());
+        let (lane, tag, session) =
+            (self.lane_of(item), item.activity.tag.clone(), item.activity.session.clone());
         self.lanes.remove(&lane, &tag, id);
         if let Some(session) = session {
             self.sessions.set_ready(&session, id, false);
@@ -340,7 +348,7 @@ impl Work {
     fn relist_session(&mut self, session: &Arc<str>, before: Option<&Arc<str>>, now: Now) {
         let from = before.map_or(Lane::Unclaimed, |owner| Lane::OwnedBy(Arc::clone(owner)));
         for id in self.sessions.ready_items(session) {
-            let Some(tag) = self.items.get(&id).map(|item| item.tag.clone()) else { continue };
+            let Some(tag) = self.items.get(&id).map(|item| item.activity.tag.clone()) else { continue };
             self.lanes.remove(&from, &tag, id);
             self.list(id, now);
         }

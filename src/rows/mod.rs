@@ -36,7 +36,7 @@ pub(crate) use staged::{ExecutionChange, InstanceUpdate, NewInstance, Staged};
 use crate::buffer::{CommitError, CommitNo};
 use crate::error::Error;
 pub(crate) use crate::queue::Schedule;
-use crate::queue::{MessageId, MessageKind, WorkId};
+use crate::queue::{Activity, MessageId, MessageKind, WorkId};
 
 /// Numbers the instances of a store, in the order in which they got their first row; never used twice.
 pub(crate) type InstanceKey = i64;
@@ -215,11 +215,7 @@ pub(crate) struct MessageRow {
 /// The columns of an activity that do not change while it waits.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkRow {
-    pub(crate) instance: Arc<str>,
-    pub(crate) execution: u64,
-    pub(crate) activity: u64,
-    pub(crate) session: Option<Arc<str>>,
-    pub(crate) tag: Option<Arc<str>>,
+    pub(crate) activity: Activity,
     pub(crate) record: Vec<u8>,
 }
 

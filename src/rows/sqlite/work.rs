@@ -5,21 +5,22 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use super::{SqlResult, id_with_room, schedule, time};
-use crate::queue::WorkId;
+use crate::queue::{Activity, WorkId};
 use crate::rows::{Change, Schedule, WorkRow};
 
 pub(super) fn apply(connection: &Connection, id: WorkId, change: &Change<WorkRow>) -> SqlResult<()> {
     match change {
         Change::Insert(row, schedule) => {
+            let activity = &row.activity;
             let sql = "INSERT INTO work (id, instance, execution, activity, session, tag, visible_at_ms,
                        attempt, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
             connection.prepare_cached(sql)?.execute(params![
                 id,
-                row.instance,
-                row.execution.cast_signed(),
-                row.activity.cast_signed(),
-                row.session,
-                row.tag,
+                activity.instance,
+                activity.execution.cast_signed(),
+                activity.id.cast_signed(),
+                activity.session,
+                activity.tag,
                 time(schedule.visible_at_ms),
                 schedule.attempt,
                 row.record,
@@ -56,14 +57,14 @@ pub(super) fn each(
         let id = row.get(0)?;
         let mut read = || {
             let text = |column| row.get::<_, Option<String>>(column).map(|text| text.map(Arc::from));
-            let work = WorkRow {
+            let activity = Activity {
                 instance: row.get::<_, String>(1)?.into(),
                 execution: row.get::<_, i64>(2)?.cast_unsigned(),
-                activity: row.get::<_, i64>(3)?.cast_unsigned(),
+                id: row.get::<_, i64>(3)?.cast_unsigned(),
                 session: text(4)?,
                 tag: text(5)?,
-                record: Vec::new(),
             };
+            let work = WorkRow { activity, record: Vec::new() };
             each(id_with_room(id)?, work, schedule(row, 6)?);
             Ok(())
         };
