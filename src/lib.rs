@@ -55,12 +55,14 @@
 //!          │ operation + reply slot                 │
 //!          ▼                                        ▼
 //!   2 buffer/     bounded channel ──► ONE writer thread
-//!          │ collect → apply → settle → COMMIT → reply
+//!          │ collect → prepare → apply → settle → COMMIT → reply
 //!          ▼
-//!   3 engine/     checks, rows, matching of parked fetches ◄──► queue/ (memory: leases, timers, sessions)
-//!          │
+//!   3 engine/     checks and decides in memory, stages rows ◄──► queue/ (leases, timers, sessions, parked fetches)
+//!          │ the whole batch, once
 //!          ▼
-//!   4 sqlite/     one connection writes and checkpoints; a few query_only ones read
+//!   4 rows/       by table and key: SQLite, or maps in tests
+//!          ▼
+//!   5 sqlite/     one connection writes and checkpoints; a few query_only ones read
 //!          ▼
 //!       app.db    WAL, synchronous = NORMAL; a second thread syncs the log, and who has to waits for it
 //! ```

@@ -78,7 +78,8 @@ impl std::fmt::Debug for OnOpen {
 /// Options of duroxide's storage, with chainable setters. Those of a [`Writer`](crate::Writer) are
 /// [`WriterOptions`](crate::WriterOptions).
 ///
-/// ```
+#[cfg_attr(feature = "duroxide", doc = "```")]
+#[cfg_attr(not(feature = "duroxide"), doc = "```ignore")]
 /// use forebay::{Durability, Options};
 ///
 /// # fn main() -> Result<(), forebay::Error> {
