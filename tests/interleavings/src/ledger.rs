@@ -115,7 +115,7 @@ impl Store for Ledger {
         match self.fault.take() {
             None => {
                 if self.world.disk_failed.load(Ordering::SeqCst) {
-                    return Err(CommitError::Unknown(Error::refused("the disk")));
+                    return Err(CommitError::Unknown(Error::invalid_input("the disk")));
                 }
                 if self.staged.is_empty() {
                     return Ok(());
@@ -129,8 +129,8 @@ impl Store for Ledger {
                 }
                 Ok(())
             }
-            Some(Fault::RolledBack) => Err(CommitError::RolledBack(Error::refused("injected"))),
-            Some(Fault::Unknown) => Err(CommitError::Unknown(Error::refused("injected"))),
+            Some(Fault::RolledBack) => Err(CommitError::RolledBack(Error::invalid_input("injected"))),
+            Some(Fault::Unknown) => Err(CommitError::Unknown(Error::invalid_input("injected"))),
             // A panic without the hook, in which shuttle would see the end of the schedule.
             Some(Fault::Panic) => std::panic::resume_unwind(Box::new("injected")),
         }
@@ -147,7 +147,7 @@ impl Store for Ledger {
 
     fn maintain(&mut self) -> Result<(), Error> {
         let failed = self.world.disk_failed.load(Ordering::SeqCst);
-        if failed { Err(Error::refused("the disk")) } else { Ok(()) }
+        if failed { Err(Error::invalid_input("the disk")) } else { Ok(()) }
     }
 
     fn wait(&self) -> Option<Duration> {
@@ -234,7 +234,7 @@ impl Bench {
                 while let Ok(no) = receiver.recv() {
                     if fails_at.is_some_and(|at| at <= no) {
                         world.disk_failed.store(true, Ordering::SeqCst);
-                        horizon.fail_beside_the_writer(&Error::refused("the disk"));
+                        horizon.fail_beside_the_writer(&Error::invalid_input("the disk"));
                         return;
                     }
                     *world.durable.lock().unwrap() = no;
