@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::codec;
 use crate::error::{Cause, Error};
-use crate::rows::{HistoryFound, Identity, InstanceRows, Reads, Run};
+use crate::rows::{HistoryFound, InstanceRows, Reads, Run};
 
 /// Why a history cannot be delivered.
 pub(super) enum NoHistory {
@@ -76,8 +76,7 @@ pub(super) fn check(
         return Err(NoHistory::Contradicted(Contradiction::LaterExecution { latest }));
     }
     // Only a turn names an instance, and writes the row of an execution with it.
-    let is_named = matches!(rows.identity, Identity::Named { .. });
-    if is_named && !rows.latest.exists && found.runs.is_empty() {
+    if rows.is_named() && !rows.latest.exists && found.runs.is_empty() {
         return Err(NoHistory::Contradicted(Contradiction::NoExecution { latest }));
     }
     // Every record there is has to be read for it, so there has to be a reason.

@@ -12,7 +12,7 @@ use super::{Engine, HistoryChange, Stop};
 use crate::codec;
 use crate::error::Error;
 use crate::queue::{MessageId, MessageKind};
-use crate::rows::{BulkSelect, Damaged, Identity, InstanceKey, InstanceRows, Reads, Status, WriteError};
+use crate::rows::{BulkSelect, Damaged, InstanceKey, InstanceRows, Reads, Status, WriteError};
 
 /// How many instances a bulk operation takes when its filter names no limit.
 const BULK_LIMIT_DEFAULT: u32 = 1000;
@@ -100,8 +100,7 @@ impl Engine {
         let starts = self.turns.instances.messages(no).chain(leased);
         let starts = starts.filter(|(_, message)| message.kind == MessageKind::Start);
         let Some(first) = starts.map(|(message, _)| message).min() else { return Ok(false) };
-        let named =
-            matches!(self.stored_rows(id)?, Some(InstanceRows { identity: Identity::Named { .. }, .. }));
+        let named = self.stored_rows(id)?.is_some_and(|rows| rows.is_named());
         Ok(!named && self.is_started_by(first, parent)?)
     }
 
@@ -203,7 +202,7 @@ impl Engine {
         self.damage.histories.remove(id);
         let Some(rows) = rows else { return Ok(None) };
         self.staged.deleted.push(rows.key);
-        result.instances_deleted += u64::from(matches!(rows.identity, Identity::Named { .. }));
+        result.instances_deleted += u64::from(rows.is_named());
         result.executions_deleted += removed.executions;
         result.events_deleted = result.events_deleted.saturating_add(removed.events);
         Ok(Some(rows.key))
@@ -220,7 +219,7 @@ impl Engine {
             }
             Err(WriteError { error, damaged: Some(_) }) => {
                 // A queued row, which is known from now on.
-                Err(Stop::Batch(Error::RolledBack { source: Arc::new(error) }))
+                Err(may_be_tried_again(Stop::Batch(error)))
             }
             Err(WriteError { error, damaged: None }) => Err(Stop::Batch(error)),
         }
@@ -257,9 +256,7 @@ impl Engine {
     }
 
     fn prune_one(&mut self, id: &str, options: &PruneOptions) -> Result<PruneResult, Stop> {
-        let rows = self.stored_rows(id)?;
-        let rows = rows.filter(|rows| matches!(rows.identity, Identity::Named { .. }));
-        let Some(rows) = rows else {
+        let Some(rows) = self.stored_rows(id)?.filter(InstanceRows::is_named) else {
             return Err(self.refused_about(&[id.to_owned()], Error::not_found(format_args!("instance {id}"))));
         };
         let prunable = self.reads().prunable(rows.key, rows.execution, options)?;

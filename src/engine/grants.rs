@@ -56,16 +56,11 @@ impl Engine {
     /// Answers fetches with the turns they were paired with. True if one of them was parked again, and may have another.
     pub(super) fn grant_turns(&mut self, mut paired: Vec<PairedTurn>, out: &mut Replies<Reply>) -> bool {
         let mut drafts: Vec<Draft> = paired.iter_mut().map(|paired| self.draft(paired)).collect();
-        let wanted: Vec<TurnWanted> =
-            drafts.iter_mut().map(|draft| std::mem::take(&mut draft.wanted)).collect();
-        let needed: Vec<usize> =
-            wanted.iter().enumerate().filter(|(_, wanted)| !wanted.is_empty()).map(|(at, _)| at).collect();
-        let mut found: BTreeMap<usize, TurnFound> = BTreeMap::new();
-        if !needed.is_empty() {
-            let wanted: Vec<TurnWanted> = wanted.into_iter().filter(|wanted| !wanted.is_empty()).collect();
-            let loaded = self.store.turns(&wanted);
-            found.extend(needed.into_iter().zip(loaded));
-        }
+        let needed = drafts.iter_mut().enumerate().filter(|(_, draft)| !draft.wanted.is_empty());
+        let (needed, wanted): (Vec<usize>, Vec<TurnWanted>) =
+            needed.map(|(at, draft)| (at, std::mem::take(&mut draft.wanted))).unzip();
+        let found = if wanted.is_empty() { Vec::new() } else { self.store.turns(&wanted) };
+        let mut found: BTreeMap<usize, TurnFound> = needed.into_iter().zip(found).collect();
         let mut again = false;
         for (at, (paired, draft)) in paired.into_iter().zip(drafts).enumerate() {
             again |= self.grant_turn(paired, draft, found.remove(&at), out);
@@ -193,17 +188,22 @@ impl Engine {
         let mut bodies = Vec::with_capacity(draft.bodies.len());
         let mut damaged = Vec::new();
         for ((message_id, message), body) in messages.iter().zip(draft.bodies) {
-            match (body, records.len()) {
-                (Some(body), _) => bodies.push(body),
-                (None, 0) => {}
-                (None, _) => match records.next().unwrap_or(Ok(Vec::new())) {
-                    Ok(record) => {
-                        let row = MessageRow { instance: Arc::clone(&id), kind: message.kind, record };
-                        bodies.push(GrantBody::Row { id: *message_id, row });
-                    }
-                    Err(error) if error.is_damage() => damaged.push((*message_id, error)),
-                    Err(error) => return Err(error),
-                },
+            let record = match body {
+                Some(body) => {
+                    bodies.push(body);
+                    continue;
+                }
+                // One was asked for.
+                None => records.next(),
+            };
+            match record {
+                Some(Ok(record)) => {
+                    let row = MessageRow { instance: Arc::clone(&id), kind: message.kind, record };
+                    bodies.push(GrantBody::Row { id: *message_id, row });
+                }
+                Some(Err(error)) if error.is_damage() => damaged.push((*message_id, error)),
+                Some(Err(error)) => return Err(error),
+                None => {}
             }
         }
         for (message_id, error) in damaged {

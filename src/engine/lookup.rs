@@ -42,6 +42,15 @@ impl Prefetched {
     }
 }
 
+/// What an operation appends to the history of an instance.
+struct Appended<'a> {
+    /// `None` if memory does not know the instance.
+    no: Option<InstanceNo>,
+    id: &'a str,
+    execution: u64,
+    runs: &'a [Arc<Run>],
+}
+
 /// What has to be asked about an execution before these runs are appended to it; `None` if memory knows that they come
 /// after all there is, as the runtime's do.
 pub(super) fn wanted(rows: &InstanceRows, execution: u64, runs: &[Arc<Run>]) -> Option<ExecutionWanted> {
@@ -70,35 +79,31 @@ impl Engine {
         }
     }
 
-    /// The instance that an operation is about, if its rows are unknown.
-    fn unknown_instance_of(&self, op: &Op) -> Option<Arc<str>> {
+    /// What an operation appends, and to what; `None` if it appends nothing.
+    fn appends<'a>(&'a self, op: &'a Op) -> Option<Appended<'a>> {
         match op {
             Op::AckTurn(ack) => {
                 let no = self.turns.leases.get(ack.lease)?.instance;
-                let is_unknown = matches!(self.turns.instances.rows(no), RowCache::Unread);
-                self.turns.instances.id(no).filter(|_| is_unknown).cloned()
+                let id = self.turns.instances.id(no)?;
+                Some(Appended { no: Some(no), id, execution: ack.execution, runs: &ack.history })
             }
-            Op::AppendHistory { instance, .. } => {
+            Op::AppendHistory { instance, execution, runs } => {
                 let no = self.turns.instances.find(instance);
-                let is_known =
-                    no.is_some_and(|no| !matches!(self.turns.instances.rows(no), RowCache::Unread));
-                (!is_known).then(|| instance.as_str().into())
+                Some(Appended { no, id: instance, execution: *execution, runs })
             }
             _ => None,
         }
     }
 
+    /// The instance that an operation appends to, if its rows are unknown.
+    fn unknown_instance_of(&self, op: &Op) -> Option<Arc<str>> {
+        let Appended { no, id, .. } = self.appends(op)?;
+        let is_known = no.is_some_and(|no| !matches!(self.turns.instances.rows(no), RowCache::Unread));
+        (!is_known).then(|| id.into())
+    }
+
     fn unknown_execution_of(&self, op: &Op) -> Option<ExecutionWanted> {
-        let (no, id, execution, runs) = match op {
-            Op::AckTurn(ack) => {
-                let no = self.turns.leases.get(ack.lease)?.instance;
-                (Some(no), self.turns.instances.id(no)?.as_ref(), ack.execution, &ack.history)
-            }
-            Op::AppendHistory { instance, execution, runs } => {
-                (self.turns.instances.find(instance), instance.as_str(), *execution, runs)
-            }
-            _ => return None,
-        };
+        let Appended { no, id, execution, runs } = self.appends(op)?;
         if let Some(RowCache::Present(rows)) = no.map(|no| self.turns.instances.rows(no)) {
             return wanted(rows, execution, runs);
         }

@@ -121,6 +121,13 @@ pub(crate) struct InstanceRows {
     pub(crate) may_have_kv: bool,
 }
 
+impl InstanceRows {
+    /// Whether a turn has given it a name: until then management does not know it.
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(self.identity, Identity::Named { .. })
+    }
+}
+
 /// What memory keeps of the rows of an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ExecutionRows {

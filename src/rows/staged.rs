@@ -143,7 +143,7 @@ impl Staged {
         self.history.range(of_it).map(|(_, staged)| &staged.run)
     }
 
-    /// Whether anything of an instance but its queued items is staged.
+    /// Whether changes of the key-values of an instance are staged.
     pub(crate) fn has_kv(&self, key: InstanceKey) -> bool {
         self.kv.contains_key(&key)
     }

@@ -14,7 +14,7 @@ use super::{SqlResult, instances, messages, time};
 use crate::error::Error;
 use crate::queue::MessageId;
 use crate::rows::{
-    BulkSelect, Identity, InstanceKey, InstanceStats, Reads, Removed, Run, Status, UNKNOWN_VERSION,
+    BulkSelect, InstanceKey, InstanceRows, InstanceStats, Reads, Removed, Run, Status, UNKNOWN_VERSION,
 };
 
 impl Reads for Connection {
@@ -185,10 +185,8 @@ fn kv_all(connection: &Connection, id: &str) -> SqlResult<HashMap<String, String
 
 fn instance_stats(connection: &Connection, id: &str) -> SqlResult<Option<InstanceStats>> {
     let transaction = connection.unchecked_transaction_if_idle()?;
-    let Some(row) = instances::find(connection, id)?.map(|found| found.rows) else { return Ok(None) };
-    if matches!(row.identity, Identity::Unnamed { .. }) {
-        return Ok(None);
-    }
+    let row = instances::find(connection, id)?.map(|found| found.rows);
+    let Some(row) = row.filter(InstanceRows::is_named) else { return Ok(None) };
     let of = params![row.key, row.execution.cast_signed()];
     let sql = format!(
         "SELECT {EVENT_COUNT}, coalesce(sum(length(record)), 0)
